@@ -1,0 +1,65 @@
+"""Open-file-description locks on single bytes of a file: shared or exclusive, blocking or not, and asked for.
+
+They belong to the description like ``flock`` locks, are given back by the kernel when it closes, and are blind
+to ``flock`` locks on the same file: two kinds of lock in one inode (fcntl(2), "Open file description locks";
+Linux 3.15 and later, macOS the same calls). A shared one needs a description open for reading, an exclusive
+one a description open for writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import sys
+
+__all__ = ["exclusive", "is_exclusively_locked", "shared", "unlock"]
+
+if not hasattr(fcntl, "F_OFD_SETLK"):
+    raise ImportError(
+        "dogpile_fs needs open-file-description locks (fcntl F_OFD_SETLK: Linux 3.15 or later, macOS), "
+        f"and this Python on {sys.platform} offers none"
+    )
+
+
+def _request(kind: int, byte: int, length: int = 1) -> bytes:
+    """A ``struct flock``. Its process id must be 0 for these locks."""
+    if sys.platform == "darwin":  # off_t start, len; pid_t pid; short type, whence
+        return struct.pack("qqihh", byte, length, 0, kind, os.SEEK_SET)
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, length, 0)
+
+
+_IS_FREE = {byte: _request(fcntl.F_UNLCK, byte) for byte in (0, 1)}
+_SHARED = {byte: _request(fcntl.F_RDLCK, byte) for byte in (0, 1)}
+_EXCLUSIVE = {byte: _request(fcntl.F_WRLCK, byte) for byte in (0, 1)}
+
+
+def shared(fd: int, byte: int, *, wait: bool) -> bool:
+    """Lock *byte* (0 or 1) of *fd* against exclusive locks; False if that would have to wait."""
+    return _lock(fd, _SHARED[byte], wait)
+
+
+def exclusive(fd: int, byte: int, *, wait: bool) -> bool:
+    """Lock *byte* (0 or 1) of *fd* against all other locks; False if that would have to wait."""
+    return _lock(fd, _EXCLUSIVE[byte], wait)
+
+
+def unlock(fd: int, byte: int) -> None:
+    """Give back the lock on *byte*."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _IS_FREE[byte])
+
+
+def is_exclusively_locked(fd: int, byte: int) -> bool:
+    """Whether another description holds an exclusive lock on *byte*. One system call, nothing is taken."""
+    return fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _SHARED[byte]) != _IS_FREE[byte]
+
+
+def _lock(fd: int, request: bytes, wait: bool) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, request)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN) and not wait:
+            return False
+        raise
+    return True

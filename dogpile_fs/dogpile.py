@@ -1,0 +1,288 @@
+"""Dogpile and SyncReaderDogpile: one creates, all others go on with what there is.
+
+The public face. How a caller gets through is told, on one page, in :mod:`.passage`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import time
+from typing import Any
+
+from .passage import Passage, ReadingPassage, Terms, stamped
+from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope, checked_path
+from .status import Status
+from .threads import LockLike
+from .waiting import INHERIT, Timeout, checked_timeout
+
+__all__ = ["Dogpile", "SyncReaderDogpile"]
+
+
+class Dogpile:
+    """A dogpile lock: one thread of one process creates, the others use what there is.
+
+    :param expiretime: seconds after which the resource is stale; 0: at once; ``None``: never.
+    :param path: the resource, a file or what stands for one; it need not exist. All processes that name it
+        are coordinated. ``None``: only the threads that share this object are, and no file is touched.
+    :param init: declare that the resource exists and was created now, unless a creation is on record.
+    :param lock: use this mutex (``acquire(blocking)``, ``release()``) to elect the creator.
+    :param timeout: seconds after which a wait gives up with :class:`LockTimeout`; ``None``: never.
+    :param directory: put the coordination files there instead of beside the resource.
+    :param mode: permission bits of coordination files that have to be made; ``None``: what the umask
+        leaves of 0o666.
+    :raises TypeError, ValueError: for an *expiretime* or *timeout* that is no number, negative or NaN.
+    :raises PathError: for a *path* that cannot be coordinated.
+
+    The behaviour and the first three parameters are those of ``dogpile.core`` 0.4.1's class of this name; there,
+    *init* and *lock* could be positional. An object with a path may be made before ``fork`` and used after it,
+    and pickled to another process.
+
+    >>> import os, tempfile
+    >>> dogpile = Dogpile(3600, os.path.join(tempfile.mkdtemp(), "report.json"))
+    >>> with dogpile.acquire(lambda: print("creating")):
+    ...     print("using")
+    creating
+    using
+    >>> with dogpile.acquire(lambda: print("creating")):
+    ...     print("using")
+    using
+    """
+
+    def __init__(
+        self,
+        expiretime: float | None,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        init: bool = False,
+        lock: LockLike | None = None,
+        timeout: float | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        mode: int | None = None,
+    ) -> None:
+        self.path = None if path is None else checked_path(path)
+        own_timeout = checked_timeout(timeout)
+        scope: Scope
+        if self.path is None:
+            if directory is not None or mode is not None:
+                raise TypeError("directory= and mode= are for coordination files: give a path as well")
+            scope = ThreadScope(lock=lock, timeout=own_timeout)
+        else:
+            scope = ProcessScope(
+                self.path,
+                lock=lock,
+                timeout=own_timeout,
+                directory=None if directory is None else os.fspath(directory),
+                mode=mode,
+            )
+        self._terms = Terms(scope, scope.read, own_timeout)
+        self._made_with = {"lock": lock, "timeout": timeout, "directory": directory, "mode": mode}
+        self.expiretime = expiretime
+        if init:
+            now = time()
+            scope.change(lambda record: record if record.has_value else stamped(record, record, now, 0.0))
+
+    def acquire(
+        self,
+        creator: Callable[[], Any] | None = None,
+        value_fn: Callable[[], Any] | None = None,
+        value_and_created_fn: Callable[[], tuple[Any, float]] | None = None,
+        *,
+        timeout: Timeout = INHERIT,
+    ) -> Passage:
+        """A context manager whose block runs with the resource there, be it fresh or stale.
+
+        :param creator: builds the resource, if this caller is elected. What it returns is the block's value;
+            with *value_and_created_fn* it returns ``(value, createdtime)``. Without a creator this caller never
+            creates: while there is nothing yet, it waits for one who does.
+        :param value_fn: returns the value for a caller who was not elected, or raises
+            :class:`NeedRegenerationException` if it has none: then it is as if there were no creation yet.
+        :param value_and_created_fn: the same, but returns ``(value, createdtime)``, and that createdtime counts.
+        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :returns: on ``with ... as value``: what *creator* or a value function returned, else ``None``.
+        :raises LockTimeout: on entering, if the first creation did not end in time.
+        :raises WouldDeadlock: on entering from inside the creator, while there is nothing yet.
+        :raises LockFileError, SidecarError: on entering, if the coordination files cannot be used. A process
+            that merely lacks permission to create passes through what is stale, and says so in the log.
+        :raises: what *creator* raises, unchanged; the old createdtime stays and the mutex is free again.
+
+        From ``dogpile.core`` 0.4.1, ``Dogpile.acquire``.
+        """
+        return Passage(self._terms, creator, value_fn, value_and_created_fn, timeout)
+
+    def refresh(self, creator: Callable[[], Any], force: bool = False, *, timeout: Timeout = INHERIT) -> bool:
+        """Create if the resource is stale or there is nothing yet; for cron jobs and warm-up code.
+
+        :param force: create in any case, after whoever is creating now.
+        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :returns: True if *creator* was called; False if it is fresh, or stale and another is creating.
+        :raises LockTimeout, WouldDeadlock, LockFileError, SidecarError: as :meth:`acquire`, but lacking
+            permission to create is always an error.
+
+        >>> dogpile = Dogpile(3600)
+        >>> dogpile.refresh(lambda: None), dogpile.refresh(lambda: None), dogpile.refresh(lambda: None, force=True)
+        (True, False, True)
+        """
+        passage = Passage(self._terms, creator, None, None, timeout)
+        passage.must_create = True
+        if not force:
+            passage.pass_or_create()
+        else:
+            passage.create_in_any_case()
+        return passage.created
+
+    def invalidate(self, hard: bool = False) -> None:
+        """Make the resource stale from now on, for all processes.
+
+        :param hard: nobody passes through before a new creation; readers inside are not disturbed.
+        :raises SidecarError: if the sidecar cannot be written.
+
+        Does not wait for a creation that is running, and is not lost on it: its result will be stale (or, after
+        a hard one, nothing) for all but its own caller, because it may rest on what was before.
+
+        >>> dogpile = Dogpile(3600, init=True)
+        >>> dogpile.invalidate()
+        >>> dogpile.has_value, dogpile.is_expired
+        (True, True)
+        """
+        self._terms.scope.change(lambda record: record.invalidate(hard=hard))
+
+    def status(self) -> Status:
+        """What is known now, without waiting or creating.
+
+        :raises SidecarError, LockFileError: if the coordination files cannot be read.
+
+        >>> Dogpile(3600).status().state
+        'nothing'
+        """
+        scope = self._terms.scope
+        return Status.of(scope.look(), time(), self.expiretime, creating=scope.mutex.locked())
+
+    @property
+    def expiretime(self) -> float | None:
+        """Seconds after which the resource is stale; ``None``: never. May be set at any time."""
+        return self._terms.expiretime
+
+    @expiretime.setter
+    def expiretime(self, value: float | None) -> None:
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise TypeError(f"expiretime must be a number of seconds or None, not {value!r}")
+            value = float(value)
+            if math.isnan(value) or value < 0:
+                raise ValueError(f"expiretime must be 0 or more seconds, or None for never; not {value!r}")
+        self._terms.expiretime = value
+        self._terms.lifetime = math.inf if value is None else value
+
+    @property
+    def createdtime(self) -> float:
+        """Epoch seconds at which the last creator finished, -1 before the first. Setting it stamps."""
+        record = self._terms.scope.look()
+        return record.createdtime if record.has_value else -1
+
+    @createdtime.setter
+    def createdtime(self, value: float) -> None:
+        if value > 0:
+            self._terms.scope.change(lambda record: stamped(record, record, float(value), 0.0))
+        else:
+            self.invalidate(hard=True)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether there has been a creation that was not hard-invalidated since."""
+        return self._terms.scope.look().has_value
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the resource is stale, or there is nothing yet."""
+        return self._terms.scope.look().state(time(), self.expiretime) != "fresh"
+
+    @property
+    def dogpilelock(self) -> Mutex:
+        """The creation mutex, under its name in dogpile.core."""
+        return self._terms.scope.mutex
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self.path is None:
+            raise TypeError(
+                "a Dogpile without a path coordinates the threads of one process and cannot be sent to another: "
+                "give it a path"
+            )
+        return _unpickled, (type(self), self.expiretime, self.path, self._made_with)
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f", {self.path!r}"
+        return f"{type(self).__name__}({self.expiretime}{where})"
+
+
+class SyncReaderDogpile(Dogpile):
+    """A :class:`Dogpile` whose ``with`` blocks are readers, so that a creator can swap the resource when nobody
+    is inside.
+
+    Parameters and errors as :class:`Dogpile`. Readers inside delay only a writer; from the moment that a writer
+    waits, new readers wait for it as well. Blocks nest within a thread. From ``dogpile.core`` 0.4.1's class of
+    this name.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "report.txt")
+    >>> dogpile = SyncReaderDogpile(3600, path)
+    >>> def creator():
+    ...     with open(path + ".new", "w") as file:
+    ...         _ = file.write("the report")
+    ...     with dogpile.acquire_write_lock():
+    ...         os.replace(path + ".new", path)
+    >>> with dogpile.acquire(creator):
+    ...     print(open(path).read())
+    the report
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._terms.readers = self._terms.scope.read_write_lock()
+
+    def acquire(
+        self,
+        creator: Callable[[], Any] | None = None,
+        value_fn: Callable[[], Any] | None = None,
+        value_and_created_fn: Callable[[], tuple[Any, float]] | None = None,
+        *,
+        timeout: Timeout = INHERIT,
+    ) -> Passage:
+        """As :meth:`Dogpile.acquire`; inside the block no writer is.
+
+        In a thread that is inside already, what is stale passes through: its creator could not wait for itself.
+
+        :raises LockTimeout: also if a writer did not leave in time.
+        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`.
+        """
+        return ReadingPassage(self._terms, creator, value_fn, value_and_created_fn, timeout)
+
+    @contextmanager
+    def acquire_write_lock(self, timeout: Timeout = INHERIT) -> Iterator[None]:
+        """A ``with`` block in which no reader is inside, of any process: the place to swap.
+
+        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :raises LockTimeout: if the readers inside did not leave in time.
+        :raises WouldDeadlock: inside one's own ``acquire`` block.
+        :raises LockFileError: if the lock file cannot be opened for writing.
+        """
+        lock = self.readwritelock
+        lock.acquire_write_lock(timeout=timeout)
+        try:
+            yield
+        finally:
+            lock.release_write_lock()
+
+    @property
+    def readwritelock(self) -> ReadWriteLock:
+        """The read/write lock, under its name in dogpile.core."""
+        lock = self._terms.readers
+        assert lock is not None
+        return lock
+
+
+def _unpickled(kind: type[Dogpile], expiretime: float | None, path: str, made_with: dict[str, Any]) -> Dogpile:
+    return kind(expiretime, path, **made_with)

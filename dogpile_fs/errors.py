@@ -1,0 +1,108 @@
+"""Every error that dogpile_fs raises, and how an ``OSError`` is told as one.
+
+Each message says which path, what was expected, what was found and what to do about it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TypeVar
+
+__all__ = [
+    "DogpileError",
+    "LockFileError",
+    "LockTimeout",
+    "NeedRegenerationException",
+    "NotHeld",
+    "PathError",
+    "SidecarError",
+    "WouldDeadlock",
+]
+
+
+class NeedRegenerationException(Exception):
+    """Raised by *value_fn* or *value_and_created_fn*: there is no value, create one.
+
+    Raised inside the ``with`` block it hard-invalidates what was passed through to (unless somebody
+    has created anew since) and then reaches the caller, as the docstring of dogpile.core's exception of
+    the same name promises. Not a :class:`DogpileError`: it is a signal of the user's code, not a failure
+    of the lock's.
+    """
+
+
+class DogpileError(Exception):
+    """The base of every failure that dogpile_fs reports."""
+
+
+class LockTimeout(DogpileError, TimeoutError):
+    """A wait did not end within its *timeout*. Nothing is held that was not held before."""
+
+
+class WouldDeadlock(DogpileError, RuntimeError):
+    """A thread asked for what only itself can give back; it would wait for itself for ever."""
+
+
+class NotHeld(DogpileError, RuntimeError):
+    """Somebody released what he does not hold."""
+
+
+class PathError(DogpileError, OSError):
+    """The resource's path cannot be coordinated: no directory for it, or it is no file name."""
+
+
+class LockFileError(DogpileError, OSError):
+    """A lock file cannot be opened, made or locked. ``errno`` is the system's."""
+
+
+class SidecarError(DogpileError, OSError):
+    """The sidecar cannot be read or written, or was written by a newer format."""
+
+
+_E = TypeVar("_E", bound=OSError)
+
+_CURES = {
+    errno.EACCES: "let this user write it (chmod, chown, mode=0o666), or pass directory= "
+    "with a directory that all users of the resource may write",
+    errno.EROFS: "pass directory= with a directory on a writable file system",
+    errno.ENOENT: "make the directory first",
+    errno.ENOTDIR: "name a path whose parents are directories",
+    errno.EISDIR: "move the directory away: this name belongs to dogpile_fs",
+    errno.ELOOP: "remove the symbolic link that leads back to itself",
+    errno.ENAMETOOLONG: "shorten the name: dogpile_fs appends up to 15 characters to it; "
+    "with directory= it shortens the name itself",
+    errno.EMFILE: "raise this process's limit of open files (ulimit -n) or close some",
+    errno.ENFILE: "raise the system's limit of open files (sysctl fs.file-max)",
+    errno.ENOSPC: "free space on that file system, or pass directory= with another one",
+    errno.ENOLCK: "this file system gives no locks: pass directory= with a local directory",
+}
+_CURES[errno.EPERM] = _CURES[errno.EACCES]
+_CURES[errno.EDQUOT] = _CURES[errno.ENOSPC]
+_CURES[errno.ENOSYS] = _CURES[errno.EOPNOTSUPP] = _CURES[errno.EINVAL] = _CURES[errno.ENOLCK]
+
+#: What a process meets that may read but not write; it goes on with what there is.
+NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def _found(path: str) -> str:
+    """Who owns what is at *path* or, if there is nothing, its directory: for messages about permissions."""
+    what = "it"
+    try:
+        if not os.path.lexists(path):
+            what, path = "its directory", os.path.dirname(path)
+        st = os.lstat(path)
+    except OSError as error:
+        return f"{what} cannot be looked at ({error.strerror})"
+    return f"{what} has mode {st.st_mode & 0o7777:04o}, owner {st.st_uid}, group {st.st_gid}"
+
+
+def explained(kind: type[_E], path: str, doing: str, error: OSError) -> _E:
+    """Tell *error*, met while *doing* something to *path*, as a *kind* with its cure."""
+    code = error.errno or 0
+    found = f"; {_found(path)}" if code in (errno.EACCES, errno.EPERM) else ""
+    who = f" by user {os.geteuid()}" if found else ""
+    cure = _CURES.get(code)
+    return kind(
+        code,
+        f"cannot {doing} {path!r}{who}: {error.strerror}{found}" + (f". Cure: {cure}." if cure else "."),
+    )

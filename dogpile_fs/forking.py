@@ -1,0 +1,56 @@
+"""What a forked child must forget.
+
+``fork`` copies memory and shares open file descriptions: the child's locks look held, and they are, by the
+parent (flock(2): "locks created by flock() are associated with an open file description ... duplicate file
+descriptors (created by, for example, fork(2) or dup(2)) refer to the same lock"). So each object that holds
+locks registers here, and in every forked child its ``after_fork`` runs before any other code of the child.
+
+Children that ``exec`` need none of this: every descriptor here is close-on-exec.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["Forgetful", "forget_in_child", "opening"]
+
+
+class Forgetful(Protocol):
+    """An object with state that must not outlive a fork."""
+
+    def after_fork(self) -> None:
+        """Become, in the child, as good as new, without touching what the parent holds."""
+
+
+_forgetful: WeakSet[Forgetful] = WeakSet()
+
+#: Held while a descriptor is opened and not registered yet, and while the process forks: no child can be
+#: born with a descriptor that it does not know of. Re-entrant, because a signal handler may fork.
+opening = threading.RLock()
+
+
+def forget_in_child(thing: Forgetful) -> None:
+    """Have ``thing.after_fork()`` called in every child forked from now on, for as long as *thing* lives."""
+    with opening:
+        _forgetful.add(thing)
+
+
+def _before() -> None:
+    opening.acquire()
+
+
+def _in_parent() -> None:
+    opening.release()
+
+
+def _in_child() -> None:
+    global opening
+    opening = threading.RLock()
+    for thing in list(_forgetful):
+        thing.after_fork()
+
+
+os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

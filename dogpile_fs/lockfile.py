@@ -1,0 +1,190 @@
+"""Coordination files as the system sees them: opened with care, locked through their own description.
+
+Nothing here waits for another process or knows what a lock is for. What is promised:
+
+- Only regular files are opened, and never through a symbolic link. Whatever else bears the name is removed
+  (a directory excepted: that is an error), so that a foreign hand cannot lead a write elsewhere.
+- A description knows whether it still is the file at its path. A lock on a file that was deleted or replaced
+  excludes nobody who comes later; whoever has won one must ask.
+- A forked child closes its copies without unlocking them.
+
+Lock files are never deleted here: that would split their users over two inodes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from fcntl import LOCK_EX, flock
+
+from . import forking
+from .errors import NO_PERMISSION, LockFileError, explained
+
+__all__ = ["Description", "identity_at", "open_regular"]
+
+log = logging.getLogger("dogpile_fs")
+
+# O_NONBLOCK: opening a FIFO or a leased file must not wait. O_NOCTTY: nor must a terminal become ours.
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_ATTEMPTS = 100
+
+
+class Description:
+    """An open file description of a regular file, closed when it is dropped.
+
+    The unit that ``flock`` and open-file-description locks belong to: two descriptions of one file exclude
+    each other, in one process as in two.
+    """
+
+    __slots__ = ("__weakref__", "fd", "identity", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        """Own *fd*; the caller holds :data:`forking.opening` since before he opened it."""
+        self.path = path
+        self.fd = fd
+        st = os.fstat(fd)
+        self.identity = (st.st_dev, st.st_ino)
+        forking.forget_in_child(self)
+
+    @classmethod
+    def of_lock_file(cls, path: str, mode: int | None = None, *, create: bool = True) -> Description:
+        """A new description of the lock file at *path*, made if it is missing and *create* is true.
+
+        Opened for writing where permitted, else for reading only: ``flock`` is content with either.
+
+        :raises FileNotFoundError: if it is missing and *create* is false.
+        :raises LockFileError: if it cannot be opened.
+        """
+        try:
+            with forking.opening:
+                return cls(path, open_regular(path, os.O_RDWR, mode, create=create, or_read_only=True))
+        except FileNotFoundError as error:
+            if create:
+                raise explained(LockFileError, path, "make the lock file", error) from error
+            raise
+        except OSError as error:
+            raise explained(LockFileError, path, "open the lock file", error) from error
+
+    def is_at_its_path(self) -> bool:
+        """Whether the file at the path still is this one."""
+        return identity_at(self.path) == self.identity
+
+    def close(self) -> None:
+        """Close it; any lock it holds is thereby given back, unless a child still has a copy."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def after_fork(self) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def identity_at(path: str) -> tuple[int, int] | None:
+    """Device and inode of what is at *path*; None if nothing is, or it cannot be looked at."""
+    try:
+        st = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return st.st_dev, st.st_ino
+
+
+def open_regular(
+    path: str,
+    access: int,
+    mode: int | None = None,
+    *,
+    create: bool,
+    or_read_only: bool = False,
+) -> int:
+    """Open the regular file at *path*.
+
+    :param access: ``os.O_RDONLY`` or ``os.O_RDWR``.
+    :param mode: permission bits of a file that this call makes; ``None``: what the umask leaves of 0o666.
+    :param create: make it if it is missing.
+    :param or_read_only: content with reading where writing is not permitted.
+    :returns: a descriptor, close-on-exec.
+    :raises FileNotFoundError: if it is missing and *create* is false, or its directory is missing.
+    :raises OSError: as ``open(2)`` says; ``EISDIR`` for a directory.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            fd = _open_once(path, access, mode, create)
+        except FileExistsError:
+            continue  # made by another between our two looks
+        except OSError as error:
+            if error.errno in NO_PERMISSION:
+                if or_read_only and access == os.O_RDWR and os.path.exists(path):
+                    access = os.O_RDONLY
+                elif not _permit_ourselves(path):
+                    raise
+            # ELOOP: a symbolic link (O_NOFOLLOW). ENXIO: a socket, or a FIFO that nobody reads.
+            elif error.errno in (errno.ELOOP, errno.ENXIO):
+                _remove_foreign(path)
+            else:
+                raise
+            continue
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        _remove_foreign(path)
+    raise OSError(errno.EAGAIN, "somebody keeps replacing it", path)
+
+
+def _open_once(path: str, access: int, mode: int | None, create: bool) -> int:
+    # Not O_CREAT at once: in a sticky directory that refuses another user's file (sysctl
+    # fs.protected_regular), and whether we made it must be known to set its mode.
+    try:
+        return os.open(path, access | _FLAGS)
+    except FileNotFoundError:
+        if not create:
+            raise
+    fd = os.open(path, access | _FLAGS | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
+    if mode is not None:
+        try:
+            os.fchmod(fd, mode)  # the umask does not count
+        except BaseException:
+            os.close(fd)
+            raise
+    return fd
+
+
+def _permit_ourselves(path: str) -> bool:
+    """Give back to its owner, if that is us, the right to read and write; True if it was missing."""
+    try:
+        st = os.lstat(path)
+        if not stat.S_ISREG(st.st_mode) or st.st_uid != os.geteuid() or st.st_mode & 0o600 == 0o600:
+            return False
+        os.chmod(path, stat.S_IMODE(st.st_mode) | 0o600)
+    except OSError:
+        return False
+    log.warning("%r had lost its owner's permission to read and write; gave it back", path)
+    return True
+
+
+def _remove_foreign(path: str) -> None:
+    """Remove what is at *path* if it is neither a regular file nor a directory.
+
+    Under a lock on the directory: of two that saw a symbolic link, the second must not remove the lock
+    file that the first has made since.
+    """
+    parent = os.path.dirname(path)
+    with forking.opening:
+        directory = Description(parent, os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        flock(directory.fd, LOCK_EX)
+        kind = os.lstat(path).st_mode
+        if stat.S_ISREG(kind):
+            return
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    finally:
+        directory.close()
+    log.warning("%r was no regular file (mode %o); removed it", path, kind)

@@ -1,0 +1,270 @@
+"""One caller's way through a dogpile: pass, or wait, or be elected and create.
+
+===============  ========  ==============================================================================
+the record says  mutex     then
+===============  ========  ==============================================================================
+nothing yet                wait for the mutex; look again; create if there is still nothing
+fresh                      pass through
+stale            free      elected: look again under the mutex; create if it is still stale
+stale            taken     pass through
+===============  ========  ==============================================================================
+
+Looking again under the mutex makes it exactly one creation per expiry: it is where a process learns that
+another one has just finished. A stamp is written after the creator has returned, so that dying in between
+costs one more creation and never calls old data fresh.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic, time
+from types import TracebackType
+from typing import Any
+
+from .errors import NO_PERMISSION, LockFileError, LockTimeout, NeedRegenerationException, SidecarError
+from .record import CLOCK_TOLERANCE, Record, State
+from .scope import ReadWriteLock, Scope
+from .waiting import FOREVER, Timeout, deadline_of
+
+__all__ = ["Passage", "ReadingPassage", "Terms", "stamped"]
+
+log = logging.getLogger("dogpile_fs")
+
+_EARLIEST = -CLOCK_TOLERANCE
+#: Seconds for which an object that lost an election does not stand again: stale passes stay cheap, and a
+#: creator's death is noticed soon enough.
+_AFTER_LOSING = 0.005
+#: The same where this process turned out not to be permitted to create.
+_AFTER_REFUSAL = 1.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.010
+
+
+@dataclass(slots=True)
+class Terms:
+    """What all passages of one Dogpile share."""
+
+    scope: Scope
+    read: Callable[[], Record]
+    timeout: float | None
+    expiretime: float | None = None
+    #: expiretime as a number: infinite for None.
+    lifetime: float = 0.0
+    readers: ReadWriteLock | None = None
+    #: Monotonic time of the next election. Racing threads may write it; whichever wins is right.
+    next_election: float = 0.0
+
+
+class Passage:
+    """What ``Dogpile.acquire`` returns. To be entered once."""
+
+    __slots__ = (
+        "created",
+        "creator",
+        "deadline",
+        "must_create",
+        "seen",
+        "terms",
+        "value_and_created_fn",
+        "value_fn",
+    )
+
+    def __init__(
+        self,
+        terms: Terms,
+        creator: Callable[[], Any] | None,
+        value_fn: Callable[[], Any] | None,
+        value_and_created_fn: Callable[[], tuple[Any, float]] | None,
+        timeout: Timeout,
+    ) -> None:
+        self.terms = terms
+        self.creator = creator
+        self.value_fn = value_fn
+        self.value_and_created_fn = value_and_created_fn
+        self.deadline = (
+            FOREVER if timeout is ... and terms.timeout is None else deadline_of(timeout, terms.timeout)
+        )
+        self.must_create = False
+        self.created = False
+
+    def __enter__(self) -> Any:
+        if self.value_fn is None and self.value_and_created_fn is None:
+            terms = self.terms
+            self.seen = record = terms.read()
+            if _EARLIEST <= time() - record.basis < terms.lifetime:
+                return None
+        return self.pass_or_create()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, NeedRegenerationException):
+            # Of many who miss the same value the first invalidates it; none the one made since.
+            self.terms.scope.change(
+                lambda record: (
+                    record.invalidate(hard=True)
+                    if record.generation == self.seen.generation and record.has_value
+                    else record
+                )
+            )
+
+    def pass_or_create(self) -> Any:
+        """The algorithm. Returns the block's value."""
+        value, state = self._look(self.terms.read)
+        if state == "fresh":
+            return value
+        if state == "stale":
+            if not self._is_elected():
+                return value
+        else:
+            value, state = self._wait_for_first_creation()
+            if state != "nothing":
+                return value
+        try:
+            return self._create_if_still(state)
+        finally:
+            self.terms.scope.mutex.release()
+
+    def create_in_any_case(self) -> None:
+        """Wait for the mutex and create, however fresh the resource is."""
+        scope = self.terms.scope
+        scope.mutex.acquire(timeout=self.deadline.timeout)
+        try:
+            self.seen = scope.look()
+            self._make_sure_it_can_be_stamped()
+            self._create()
+        finally:
+            scope.mutex.release()
+
+    def _create(self) -> Any:
+        """Run the creator and stamp; the mutex is held. Returns the block's value."""
+        assert self.creator is not None
+        log.debug("creating, as generation %d", self.seen.generation + 1)
+        started = monotonic()
+        value = self.creator()
+        cost = monotonic() - started
+        self.created = True
+        if self.terms.scope.mutex.held:
+            now = time()
+            self.terms.scope.change(lambda record: stamped(record, self.seen, now, cost))
+            log.debug("created in %.3f s", cost)
+        else:
+            log.debug("not stamped: a child forked inside the creator leaves that to its parent")
+        return value if self.value_and_created_fn is None else value[0]
+
+    def _look(self, read: Callable[[], Record]) -> tuple[Any, State]:
+        self.seen = record = read()
+        value = None
+        try:
+            if self.value_and_created_fn is not None:
+                value, createdtime = self.value_and_created_fn()
+                record = replace(record, createdtime=createdtime)
+            elif self.value_fn is not None and record.has_value:
+                value = self.value_fn()
+        except NeedRegenerationException:
+            return None, "nothing"
+        return value, record.state(time(), self.terms.expiretime)
+
+    def _is_elected(self) -> bool:
+        """Win the mutex without waiting."""
+        terms = self.terms
+        if self.creator is None:
+            return False
+        if not self.must_create:
+            if monotonic() < terms.next_election:
+                return False
+            if terms.readers is not None and terms.readers.reading:
+                return False  # inside its own outer block: its creator could not wait for readers
+        try:
+            if terms.scope.mutex.acquire(wait=False):
+                return True
+        except LockFileError as error:
+            self._pass_for_lack_of_permission(error)
+            return False
+        log.debug("stale, and another creates: passing through")
+        terms.next_election = monotonic() + _AFTER_LOSING
+        return False
+
+    def _wait_for_first_creation(self) -> tuple[Any, State]:
+        """Until there is something, or this thread holds the mutex and the state is ``"nothing"``.
+
+        All waiters sleep until the mutex comes free, without taking it, and so wake together. The pauses are
+        for what no kernel can tell: that a creator may come along who has not begun yet.
+        """
+        mutex = self.terms.scope.mutex
+        pause = 0.0 if self.creator is not None else _FIRST_PAUSE
+        while True:
+            if self.creator is not None and mutex.acquire(wait=False):
+                return None, "nothing"
+            log.debug("nothing yet: waiting for a creation")
+            if not mutex.wait_released(self.deadline):
+                raise self._timed_out()
+            value, state = self._look(self.terms.scope.look)
+            if state != "nothing":
+                return value, state
+            if pause:
+                if self.deadline.left <= 0:
+                    raise self._timed_out()
+                clock.sleep(min(pause, self.deadline.left))
+            pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
+
+    def _create_if_still(self, before: State) -> Any:
+        value, state = self._look(self.terms.scope.look)
+        if state == "fresh" or (state == "stale" and before == "nothing"):
+            log.debug("another has created it just now")
+            return value
+        try:
+            self._make_sure_it_can_be_stamped()
+        except SidecarError as error:
+            if state == "nothing":
+                raise
+            self._pass_for_lack_of_permission(error)
+            return value
+        return self._create()
+
+    def _make_sure_it_can_be_stamped(self) -> None:
+        # What stands there, written again: a full disk or a lack of permission shows before the work is done.
+        self.terms.scope.change(lambda record: record)
+
+    def _pass_for_lack_of_permission(self, error: LockFileError | SidecarError) -> None:
+        """Let who may only read go on with what is stale; raise what is not his fault."""
+        if self.must_create or error.errno not in NO_PERMISSION:
+            raise error
+        self.terms.next_election = monotonic() + _AFTER_REFUSAL
+        log.warning("passing through what is stale: %s", error)
+
+    def _timed_out(self) -> LockTimeout:
+        return LockTimeout(
+            f"the first creation did not end within {self.deadline.timeout} s. "
+            "Cure: a longer timeout, or create ahead with refresh()."
+        )
+
+
+class ReadingPassage(Passage):
+    """What ``SyncReaderDogpile.acquire`` returns: its block is a reader's."""
+
+    __slots__ = ("hold",)
+
+    def __enter__(self) -> Any:
+        value = Passage.__enter__(self)
+        readers = self.terms.readers
+        assert readers is not None
+        self.hold = readers.enter(self.deadline)
+        return value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        readers = self.terms.readers
+        assert readers is not None
+        readers.leave(self.hold)
+        if error is not None:
+            Passage.__exit__(self, kind, error, trace)
+
+
+def stamped(record: Record, seen: Record, now: float, cost: float) -> Record:
+    """*record* after a creation by this process that ended *now*; see :meth:`~.record.Record.created`."""
+    return record.created(seen, now, cost=cost, host=os.uname().nodename, pid=os.getpid())

@@ -1,0 +1,125 @@
+"""How one description of a lock file gets in, as a reader or as the writer: one page, the whole protocol.
+
+Three locks live in the one file:
+
+- the *room*: a ``flock``, shared by the readers inside, exclusive for the writer inside;
+- the *door*: byte 0, locked exclusively (shut) by a writer from before he waits for the room until he leaves;
+- the *queue*: byte 1, shared by the readers who wait at the door until they are in the room.
+
+A shut door lets the room run empty: readers who keep overlapping cannot keep a writer out. A writer who finds
+somebody in the queue opens the door again until they are in: writers who follow each other cannot keep a
+reader out. The kernel gives back all three when their process dies, so there is nothing to repair.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from fcntl import LOCK_NB, LOCK_SH, flock
+
+import portalocker
+
+from . import byterange
+from .errors import LockFileError, explained
+from .lockfile import Description
+from .waiting import Deadline, wait_until
+
+__all__ = ["enter_as_reader", "enter_as_writer", "enter_while_open", "leave_as_writer"]
+
+_DOOR, _QUEUE = 0, 1
+_SHARED_NOW = LOCK_SH | LOCK_NB
+
+
+def enter_while_open(fd: int, *, inside: bool) -> bool:
+    """Go straight into the room as a reader, in two system calls, unless the door is shut.
+
+    :param fd: straight from the kept description: this is the hot path.
+    :param inside: the description has locked the room already, for another thread.
+    :returns: False if there is a writer, or anything is wrong: then the slow way waits, or tells what.
+    """
+    try:
+        if byterange.is_exclusively_locked(fd, _DOOR):
+            return False
+        if not inside:
+            flock(fd, _SHARED_NOW)
+    except OSError:
+        return False
+    return True
+
+
+def enter_as_reader(description: Description, deadline: Deadline, *, by_queue: bool) -> bool:
+    """Get *description* into the room as a reader.
+
+    :param by_queue: False for a thread that is inside already through another description: it must not wait
+        at the door for a writer who waits for it.
+    :returns: False if *deadline* came first; then the description must be closed.
+    :raises LockFileError: if the system refuses a lock.
+    """
+    if not by_queue:
+        return _lock_room(description, portalocker.LOCK_SH, deadline)
+    if (
+        _lock_byte(byterange.shared, description, _QUEUE, deadline)
+        and _lock_byte(byterange.shared, description, _DOOR, deadline)
+        and _lock_room(description, portalocker.LOCK_SH, deadline)
+    ):
+        byterange.unlock(description.fd, _DOOR)
+        byterange.unlock(description.fd, _QUEUE)
+        return True
+    return False
+
+
+def enter_as_writer(description: Description, deadline: Deadline) -> bool:
+    """Get *description* into the room as the writer: shut the door, then wait until the room is empty.
+
+    :returns: False if *deadline* came first; then the description must be closed.
+    :raises LockFileError: if the system refuses a lock, or the description is open for reading only.
+    """
+    while _lock_byte(byterange.exclusive, description, _DOOR, deadline):
+        if byterange.exclusive(description.fd, _QUEUE, wait=False):
+            byterange.unlock(description.fd, _QUEUE)
+            return _lock_room(description, portalocker.LOCK_EX, deadline)
+        byterange.unlock(description.fd, _DOOR)
+        if not _lock_byte(byterange.exclusive, description, _QUEUE, deadline):
+            return False
+        byterange.unlock(description.fd, _QUEUE)
+    return False
+
+
+def leave_as_writer(description: Description) -> None:
+    """Leave the room, then open the door. The description is closed."""
+    try:
+        # Not by closing alone: a child between fork and exec has a copy of the descriptor.
+        portalocker.unlock(description.fd)
+        byterange.unlock(description.fd, _DOOR)
+    finally:
+        description.close()
+
+
+def _lock_byte(lock: Callable[..., bool], description: Description, byte: int, deadline: Deadline) -> bool:
+    try:
+        return wait_until(
+            lambda: lock(description.fd, byte, wait=False),
+            lambda: lock(description.fd, byte, wait=True),
+            deadline,
+        )
+    except OSError as error:
+        if error.errno == errno.EBADF:  # open for reading only: all that this user may
+            error = PermissionError(errno.EACCES, "a writer must be permitted to write the lock file")
+        raise explained(LockFileError, description.path, "lock", error) from error
+
+
+def _lock_room(description: Description, kind: portalocker.LockFlags, deadline: Deadline) -> bool:
+    def attempt() -> bool:
+        try:
+            portalocker.lock(description.fd, kind | portalocker.LOCK_NB)
+        except portalocker.AlreadyLocked:
+            return False
+        return True
+
+    try:
+        return wait_until(attempt, lambda: portalocker.lock(description.fd, kind), deadline)
+    except portalocker.LockException as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise explained(LockFileError, description.path, "lock", cause) from cause
