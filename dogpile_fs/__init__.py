@@ -25,6 +25,7 @@ from .errors import (
 from .mutex import FileMutex
 from .readwrite import ReadWriteFileLock
 from .status import Status
+from .version import VERSION as __version__
 
 __all__ = [
     "Dogpile",
@@ -41,5 +42,3 @@ __all__ = [
     "SyncReaderDogpile",
     "WouldDeadlock",
 ]
-
-__version__ = "0.1.0"

@@ -127,11 +127,10 @@ class Dogpile:
         (True, False, True)
         """
         passage = Passage(self._terms, creator, None, None, timeout)
-        passage.must_create = True
-        if not force:
-            passage.pass_or_create()
-        else:
+        if force:
             passage.create_in_any_case()
+        else:
+            passage.create_if_not_fresh()
         return passage.created
 
     def invalidate(self, hard: bool = False) -> None:

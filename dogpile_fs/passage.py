@@ -91,11 +91,13 @@ class Passage:
         self.created = False
 
     def __enter__(self) -> Any:
+        terms = self.terms
+        self.seen = record = terms.read()
         if self.value_fn is None and self.value_and_created_fn is None:
-            terms = self.terms
-            self.seen = record = terms.read()
             if _EARLIEST <= time() - record.basis < terms.lifetime:
-                return None
+                return None  # fresh
+            if record.has_value and monotonic() < terms.next_election:
+                return None  # stale, and another was elected a moment ago
         return self.pass_or_create()
 
     def __exit__(
@@ -112,8 +114,8 @@ class Passage:
             )
 
     def pass_or_create(self) -> Any:
-        """The algorithm. Returns the block's value."""
-        value, state = self._look(self.terms.read)
+        """The algorithm, from the record seen last on. Returns the block's value."""
+        value, state = self._look()
         if state == "fresh":
             return value
         if state == "stale":
@@ -127,6 +129,12 @@ class Passage:
             return self._create_if_still(state)
         finally:
             self.terms.scope.mutex.release()
+
+    def create_if_not_fresh(self) -> None:
+        """Create, unless it is fresh or another creates; to lack the permission is an error."""
+        self.must_create = True
+        self.seen = self.terms.scope.look()
+        self.pass_or_create()
 
     def create_in_any_case(self) -> None:
         """Wait for the mutex and create, however fresh the resource is."""
@@ -155,8 +163,13 @@ class Passage:
             log.debug("not stamped: a child forked inside the creator leaves that to its parent")
         return value if self.value_and_created_fn is None else value[0]
 
-    def _look(self, read: Callable[[], Record]) -> tuple[Any, State]:
-        self.seen = record = read()
+    def _look_again(self) -> tuple[Any, State]:
+        self.seen = self.terms.scope.look()
+        return self._look()
+
+    def _look(self) -> tuple[Any, State]:
+        """The block's value and the state, as the record seen last and the value functions tell."""
+        record = self.seen
         value = None
         try:
             if self.value_and_created_fn is not None:
@@ -202,7 +215,7 @@ class Passage:
             log.debug("nothing yet: waiting for a creation")
             if not mutex.wait_released(self.deadline):
                 raise self._timed_out()
-            value, state = self._look(self.terms.scope.look)
+            value, state = self._look_again()
             if state != "nothing":
                 return value, state
             if pause:
@@ -212,7 +225,7 @@ class Passage:
             pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
 
     def _create_if_still(self, before: State) -> Any:
-        value, state = self._look(self.terms.scope.look)
+        value, state = self._look_again()
         if state == "fresh" or (state == "stale" and before == "nothing"):
             log.debug("another has created it just now")
             return value

@@ -1,0 +1,5 @@
+"""For tools that expect it; everything is said in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

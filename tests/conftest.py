@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .processes import Processes, Record
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A resource in a directory of its own; the file itself does not exist."""
+    return str(tmp_path / "resource")
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return Record(tmp_path / "record")
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    processes = Processes()
+    yield processes
+    processes.end()

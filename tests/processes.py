@@ -1,0 +1,141 @@
+"""Real processes for the tests: started, watched through what they write down, and never left behind."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: How long a test waits for what must come. Generous: it is a bound on hanging, not a measurement.
+PATIENCE = 60.0
+
+
+def wait_for(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+    """Wait until *condition* returns something true, and return it."""
+    deadline = time.monotonic() + patience
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience} s in vain for {what}")
+        time.sleep(0.001)
+    return result
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that a process wrote down: what, when (seconds on the monotonic clock), who."""
+
+    what: str
+    at: float
+    pid: int
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+class Record:
+    """What happened: one append-only file per process, one line per event, one ``write`` per line.
+
+    Survives the death of its writers at any moment. ``CLOCK_MONOTONIC`` is one clock for all processes.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+
+    def write(self, what: str, **more: Any) -> None:
+        line = json.dumps([what, time.monotonic(), os.getpid(), more]) + "\n"
+        fd = os.open(self.directory / str(os.getpid()), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+
+    def events(self, *whats: str) -> list[Event]:
+        """All events so far, or those called one of *whats*, in the order in which they happened."""
+        lines = [line for file in self.directory.iterdir() for line in file.read_text().splitlines()]
+        events = [Event(*json.loads(line)) for line in lines]
+        return sorted((e for e in events if not whats or e.what in whats), key=lambda e: e.at)
+
+    def wait(self, what: str, count: int = 1) -> list[Event]:
+        """Wait until *what* has happened *count* times."""
+        wait_for(lambda: len(self.events(what)) >= count, f"{count} times {what!r}; so far: {self.events()}")
+        return self.events(what)
+
+    def spans(self, begin: str, end: str) -> list[tuple[float, float, int]]:
+        """(began, ended, pid) of all that *begin* and *end* enclose, one at a time per process."""
+        spans: list[tuple[float, float, int]] = []
+        began: dict[int, float] = {}
+        for event in self.events(begin, end):
+            if event.what == begin:
+                began[event.pid] = event.at
+            else:
+                spans.append((began.pop(event.pid), event.at, event.pid))
+        return spans
+
+
+def overlaps(one: list[tuple[float, float, int]], other: list[tuple[float, float, int]]) -> list[Any]:
+    """The pairs of a span of *one* and a span of *other* that share a moment; a span does not pair with itself."""
+    return [(a, b) for a in one for b in other if a is not b and a[0] < b[1] and b[0] < a[1]]
+
+
+class Processes:
+    """Starts processes by ``fork`` or ``spawn`` and kills what is left of them at the end."""
+
+    def __init__(self) -> None:
+        self.started: list[BaseProcess] = []
+
+    def start(self, target: Callable[..., object], *args: Any, method: str = "fork") -> BaseProcess:
+        process: BaseProcess = multiprocessing.get_context(method).Process(  # type: ignore[attr-defined]
+            target=target, args=args, daemon=True
+        )
+        process.start()
+        self.started.append(process)
+        return process
+
+    def start_many(
+        self, count: int, target: Callable[..., object], *args: Any, method: str = "fork"
+    ) -> list[BaseProcess]:
+        return [self.start(target, *args, method=method) for _ in range(count)]
+
+    def join(self, *processes: BaseProcess) -> None:
+        """Wait until all (default: all started) have ended well."""
+        for process in processes or self.started:
+            process.join(PATIENCE)
+            assert process.exitcode == 0, f"{process} ended with {process.exitcode}"
+
+    def end(self) -> None:
+        for process in self.started:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGKILL)
+        for process in self.started:
+            process.join(PATIENCE)
+
+
+def in_child(action: Callable[[], object]) -> int:
+    """Run *action* in a child forked here and now; its exit status is 0 if it returned, 1 if it raised."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+
+def ended_well(pid: int) -> bool:
+    """Wait for the child *pid* and tell whether it ended with status 0."""
+
+    def reaped() -> tuple[int, int] | None:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        return (done, status) if done else None
+
+    return wait_for(reaped, f"the end of process {pid}")[1] == 0
