@@ -172,7 +172,10 @@ class ThreadReadWriteLock:
         me = _thread.get_ident()
         with self._condition:
             if self._writer == me:
-                raise WouldDeadlock("this thread holds the write lock: leave its block before you read")
+                raise WouldDeadlock(
+                    "this thread is inside as the writer and would wait for itself, for ever. "
+                    "Cure: leave the write block before you read."
+                )
             if me in self._readers or (self._writer is None and not self._writers_waiting):
                 self._readers[me] += 1
             else:
@@ -194,7 +197,10 @@ class ThreadReadWriteLock:
         deadline = deadline_of(timeout, self.timeout) if wait else NOW
         with self._condition:
             if wait and (self._writer == me or me in self._readers):
-                raise WouldDeadlock("this thread is inside already: leave the block before you write")
+                raise WouldDeadlock(
+                    "this thread is inside already and would wait for itself, for ever. "
+                    "Cure: leave the block before you write."
+                )
             entered = False
             self._writers_waiting += 1
             try:

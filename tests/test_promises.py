@@ -343,8 +343,7 @@ def test_promise_5_killing_processes_at_random_locks_nothing_for_ever(path: str,
         running[victim].join()
         assert running[victim].exitcode == -signal.SIGKILL, "a torn datafile was read"
         running[victim] = processes.start(_work_until_killed, path, 0.005, roles[victim])
-        now = time.time()
-        assert dogpile.createdtime <= now
+        assert dogpile.createdtime <= time.time()
     for process in running:
         process.kill()
         process.join()
