@@ -41,4 +41,5 @@ __all__ = [
     "Status",
     "SyncReaderDogpile",
     "WouldDeadlock",
+    "__version__",
 ]

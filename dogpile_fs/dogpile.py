@@ -6,7 +6,6 @@ The public face. How a caller gets through is told, on one page, in :mod:`.passa
 from __future__ import annotations
 
 import math
-import numbers
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from .passage import Passage, ReadingPassage, Terms, stamped
 from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope, checked_path
+from .seconds import checked_seconds
 from .status import Status
 from .threads import LockLike
 from .waiting import INHERIT, Timeout, checked_timeout
@@ -167,25 +167,25 @@ class Dogpile:
 
     @expiretime.setter
     def expiretime(self, value: float | None) -> None:
-        if value is not None:
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise TypeError(f"expiretime must be a number of seconds or None, not {value!r}")
-            value = float(value)
-            if math.isnan(value) or value < 0:
-                raise ValueError(f"expiretime must be 0 or more seconds, or None for never; not {value!r}")
-        self._terms.expiretime = value
-        self._terms.lifetime = math.inf if value is None else value
+        self._terms.expiretime = None if value is None else checked_seconds("expiretime", value)
+        self._terms.lifetime = math.inf if value is None else float(value)
 
     @property
     def createdtime(self) -> float:
-        """Epoch seconds at which the last creator finished, -1 before the first. Setting it stamps."""
+        """Epoch seconds at which the last creator finished, -1 before the first.
+
+        Setting it stamps; setting it to 0 or less invalidates hard, as in dogpile.core.
+        """
         record = self._terms.scope.look()
         return record.createdtime if record.has_value else -1
 
     @createdtime.setter
     def createdtime(self, value: float) -> None:
-        if value > 0:
-            self._terms.scope.change(lambda record: stamped(record, record, float(value), 0.0))
+        createdtime = checked_seconds("createdtime", value, least=-math.inf)
+        if createdtime == math.inf:
+            raise ValueError("createdtime must be finite; what never expires has expiretime=None")
+        if createdtime > 0:
+            self._terms.scope.change(lambda record: stamped(record, record, createdtime, 0.0))
         else:
             self.invalidate(hard=True)
 
@@ -233,8 +233,8 @@ class SyncReaderDogpile(Dogpile):
     ...         _ = file.write("the report")
     ...     with dogpile.acquire_write_lock():
     ...         os.replace(path + ".new", path)
-    >>> with dogpile.acquire(creator):
-    ...     print(open(path).read())
+    >>> with dogpile.acquire(creator), open(path) as file:
+    ...     print(file.read())
     the report
     """
 

@@ -177,6 +177,14 @@ class ReadWriteFileLock:
             )
         room.leave_as_writer(description)
 
+    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
+        """:meth:`acquire_write_lock`, for those who need a plain mutex (dogpile.cache's election does)."""
+        return self.acquire_write_lock(wait, timeout)
+
+    def release(self) -> None:
+        """:meth:`release_write_lock`."""
+        self.release_write_lock()
+
     @contextmanager
     def read(self, timeout: Timeout = INHERIT) -> Iterator[None]:
         """A ``with`` block inside as a reader; see :meth:`acquire_read_lock`."""

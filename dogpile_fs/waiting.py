@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from types import BuiltinFunctionType, EllipsisType
 
+from .seconds import checked_seconds
+
 __all__ = [
     "FOREVER",
     "INHERIT",
@@ -65,11 +67,8 @@ def checked_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    if math.isnan(timeout) or timeout < 0:
-        raise ValueError(f"timeout must be 0 or more seconds or None, not {timeout!r}")
-    return None if math.isinf(timeout) else float(timeout)
+    bound = checked_seconds("timeout", timeout)
+    return None if bound == math.inf else bound
 
 
 def deadline_of(timeout: Timeout, inherited: float | None) -> Deadline:
