@@ -17,7 +17,8 @@ import errno
 import logging
 import os
 import stat
-from fcntl import LOCK_EX, flock
+import time
+from fcntl import LOCK_EX, LOCK_NB, flock
 
 from . import forking
 from .errors import NO_PERMISSION, LockFileError, explained
@@ -29,6 +30,7 @@ log = logging.getLogger("dogpile_fs")
 # O_NONBLOCK: opening a FIFO or a leased file must not wait. O_NOCTTY: nor must a terminal become ours.
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _ATTEMPTS = 100
+_WHILE_ANOTHER_REMOVES = 0.001
 
 
 class Description:
@@ -176,7 +178,7 @@ def _remove_foreign(path: str) -> None:
     with forking.opening:
         directory = Description(parent, os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
-        flock(directory.fd, LOCK_EX)
+        flock(directory.fd, LOCK_EX | LOCK_NB)
         kind = os.lstat(path).st_mode
         if stat.S_ISREG(kind):
             return
@@ -184,6 +186,9 @@ def _remove_foreign(path: str) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         os.unlink(path)
     except FileNotFoundError:
+        return
+    except BlockingIOError:
+        time.sleep(_WHILE_ANOTHER_REMOVES)
         return
     finally:
         directory.close()
