@@ -26,9 +26,11 @@ class NeedRegenerationException(Exception):
 
     Raised inside the ``with`` block it hard-invalidates what was passed through to (unless somebody
     has created anew since) and then reaches the caller, as the docstring of dogpile.core's exception of
-    the same name promises. Not a :class:`DogpileError`: it is a signal of the user's code, not a failure
-    of the lock's.
+    the same name promises; of nested blocks the innermost takes it. Not a :class:`DogpileError`: it is a
+    signal of the user's code, not a failure of the lock's.
     """
+
+    taken = False
 
 
 class DogpileError(Exception):

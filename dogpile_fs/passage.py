@@ -103,7 +103,8 @@ class Passage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, NeedRegenerationException):
+        if isinstance(error, NeedRegenerationException) and not error.taken:
+            error.taken = True
             # Of many who miss the same value the first invalidates it; none the one made since.
             self.terms.scope.change(
                 lambda record: (

@@ -268,15 +268,21 @@ def test_a_value_missed_inside_the_block_is_created_anew_once(make: Make) -> Non
     missing = [dogpile.acquire(fail) for _ in range(3)]
     for passage in missing:
         passage.__enter__()
-    error = NeedRegenerationException()
-    missing[0].__exit__(type(error), error, None)
+    missing[0].__exit__(NeedRegenerationException, NeedRegenerationException(), None)
     assert not dogpile.has_value
     assert take(dogpile, lambda: "anew") == "anew"
     for passage in missing[1:]:
-        passage.__exit__(type(error), error, None)
+        passage.__exit__(NeedRegenerationException, NeedRegenerationException(), None)
     assert dogpile.has_value
-    with pytest.raises(NeedRegenerationException), dogpile.acquire(fail):
+
+
+def test_of_nested_blocks_the_innermost_has_missed_its_value(make: Make, tmp_path: Path) -> None:
+    outer, inner = make(3600), Dogpile(3600, tmp_path / "inner")
+    outer.refresh(lambda: None)
+    inner.refresh(lambda: None)
+    with pytest.raises(NeedRegenerationException), outer.acquire(fail), inner.acquire(fail):
         raise NeedRegenerationException
+    assert (outer.has_value, inner.has_value) == (True, False)
 
 
 # Without a creator
