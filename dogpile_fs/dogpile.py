@@ -13,6 +13,7 @@ from time import time
 from typing import Any
 
 from .passage import Passage, ReadingPassage, Terms, stamped
+from .record import lifetime
 from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope, checked_path
 from .seconds import checked_seconds
 from .status import Status
@@ -168,7 +169,7 @@ class Dogpile:
     @expiretime.setter
     def expiretime(self, value: float | None) -> None:
         self._terms.expiretime = None if value is None else checked_seconds("expiretime", value)
-        self._terms.lifetime = math.inf if value is None else float(value)
+        self._terms.lifetime = lifetime(self._terms.expiretime)
 
     @property
     def createdtime(self) -> float:

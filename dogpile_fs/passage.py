@@ -51,7 +51,7 @@ class Terms:
     read: Callable[[], Record]
     timeout: float | None
     expiretime: float | None = None
-    #: expiretime as a number: infinite for None.
+    #: What record.lifetime makes of it.
     lifetime: float = 0.0
     readers: ReadWriteLock | None = None
     #: Monotonic time of the next election. Racing threads may write it; whichever wins is right.

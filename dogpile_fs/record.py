@@ -19,7 +19,7 @@ import zlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
-__all__ = ["FORMAT", "NOTHING", "SIZE", "NewerFormat", "Record", "State", "decode", "encode"]
+__all__ = ["FORMAT", "NOTHING", "SIZE", "NewerFormat", "Record", "State", "decode", "encode", "lifetime"]
 
 FORMAT: Final = 1
 SIZE: Final = 512
@@ -80,7 +80,7 @@ class Record:
             return "nothing"
         if self.invalidated is not None:
             return "stale"
-        if expiretime is None or -CLOCK_TOLERANCE <= now - self.createdtime < expiretime:
+        if expiretime is None or -CLOCK_TOLERANCE <= now - self.createdtime < lifetime(expiretime):
             return "fresh"
         return "stale"
 
@@ -106,6 +106,16 @@ class Record:
             invalidated="hard" if hard or self.invalidated == "hard" else "soft",
             invalidations=self.invalidations + 1,
         )
+
+
+def lifetime(expiretime: float | None) -> float:
+    """The age below which a resource is fresh: infinite for ``None``, and nothing is below that of 0.
+
+    The age may be a little below 0 itself, where the clock of who asks is behind the creator's.
+    """
+    if expiretime is None:
+        return math.inf
+    return expiretime if expiretime > 0 else -math.inf
 
 
 #: What stands where no creation has been yet.
