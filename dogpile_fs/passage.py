@@ -205,23 +205,26 @@ class Passage:
     def _wait_for_first_creation(self) -> tuple[Any, State]:
         """Until there is something, or this thread holds the mutex and the state is ``"nothing"``.
 
-        All waiters sleep until the mutex comes free, without taking it, and so wake together. The pauses are
-        for what no kernel can tell: that a creator may come along who has not begun yet.
+        All waiters sleep until the mutex comes free, without taking it, and so wake together. Who brought no
+        creator sleeps until one comes along.
         """
-        mutex = self.terms.scope.mutex
-        pause = 0.0 if self.creator is not None else _FIRST_PAUSE
+        scope = self.terms.scope
+        pause = 0.0
         while True:
-            if self.creator is not None and mutex.acquire(wait=False):
+            if self.creator is not None and scope.mutex.acquire(wait=False):
                 return None, "nothing"
             log.debug("nothing yet: waiting for a creation")
-            if not mutex.wait_released(self.deadline):
+            if not scope.mutex.wait_released(self.deadline):
                 raise self._timed_out()
             value, state = self._look_again()
             if state != "nothing":
                 return value, state
-            if pause:
-                if self.deadline.left <= 0:
-                    raise self._timed_out()
+            if self.deadline.left == 0:
+                raise self._timed_out()
+            if self.creator is None:
+                scope.wait_for_change(self.seen, self.deadline)
+            elif pause:
+                # Nobody creates, and yet the mutex is not to be had: somebody was stopped while he looked at it.
                 clock.sleep(min(pause, self.deadline.left))
             pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
 

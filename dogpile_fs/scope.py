@@ -20,8 +20,9 @@ from .mutex import FileMutex
 from .readwrite import ReadWriteFileLock
 from .record import NOTHING, Record
 from .sidecar import Sidecar
-from .threads import BorrowedMutex, LockLike, ThreadMutex, ThreadReadWriteLock
+from .threads import BorrowedMutex, LockLike, ThreadMutex, ThreadReadWriteLock, wait_for
 from .waiting import INHERIT, Deadline, Timeout
+from .watching import wait_for_change
 
 __all__ = ["Mutex", "ProcessScope", "ReadWriteLock", "Scope", "ThreadScope", "checked_path"]
 
@@ -58,6 +59,9 @@ class Scope(Protocol):
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by what *make* makes of it."""
 
+    def wait_for_change(self, seen: Record, deadline: Deadline) -> None:
+        """Wait until the record is no longer *seen*, or *deadline* comes; it may return sooner."""
+
     def read_write_lock(self) -> ReadWriteLock: ...
 
 
@@ -69,18 +73,23 @@ class ThreadScope:
         self.read = self.look = self._read
         self._timeout = timeout
         self._record = NOTHING
-        self._changing = threading.Lock()
+        self._changing = threading.Condition(threading.Lock())
         forget_in_child(self)
 
     def change(self, make: Callable[[Record], Record]) -> None:
         with self._changing:
             self._record = make(self._record)
+            self._changing.notify_all()
+
+    def wait_for_change(self, seen: Record, deadline: Deadline) -> None:
+        with self._changing:
+            wait_for(self._changing, lambda: self._record is not seen, deadline)
 
     def read_write_lock(self) -> ReadWriteLock:
         return ThreadReadWriteLock(self._timeout)
 
     def after_fork(self) -> None:
-        self._changing = threading.Lock()  # the record itself is the child's as well
+        self._changing = threading.Condition(threading.Lock())  # the record itself is the child's as well
 
     def _read(self) -> Record:
         return self._record
@@ -114,6 +123,9 @@ class ProcessScope:
 
     def change(self, make: Callable[[Record], Record]) -> None:
         self.sidecar.change(make)
+
+    def wait_for_change(self, seen: Record, deadline: Deadline) -> None:
+        wait_for_change(self.sidecar.path, lambda: self.look() != seen, deadline)
 
     def read_write_lock(self) -> ReadWriteLock:
         return ReadWriteFileLock(self._rwlock_path, timeout=self._timeout, mode=self._mode)

@@ -130,6 +130,7 @@ class Sidecar:
                 raise OSError(errno.ENOSPC, f"only {written} of {SIZE} bytes were written")
             if os.fstat(description.fd).st_size > SIZE:
                 os.ftruncate(description.fd, SIZE)
+            self._look_at = 0.0  # the file may be a new one
             return True
         finally:
             description.close()

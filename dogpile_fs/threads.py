@@ -17,7 +17,7 @@ from .errors import LockTimeout, NotHeld, WouldDeadlock
 from .forking import forget_in_child
 from .waiting import INHERIT, NOW, Deadline, Timeout, deadline_of, wait_until
 
-__all__ = ["BorrowedMutex", "LockLike", "ThreadMutex", "ThreadReadWriteLock"]
+__all__ = ["BorrowedMutex", "LockLike", "ThreadMutex", "ThreadReadWriteLock", "wait_for"]
 
 
 class LockLike(Protocol):
@@ -56,7 +56,7 @@ class ThreadMutex:
         with self._condition:
             if wait:
                 self._refuse_to_wait_for_oneself()
-            if not _wait(self._condition, lambda: self._owner is None, deadline):
+            if not wait_for(self._condition, lambda: self._owner is None, deadline):
                 if wait:
                     raise LockTimeout(f"another thread kept the lock for {deadline.timeout} s")
                 return False
@@ -76,7 +76,7 @@ class ThreadMutex:
     def wait_released(self, deadline: Deadline) -> bool:
         with self._condition:
             self._refuse_to_wait_for_oneself()
-            return _wait(self._condition, lambda: self._owner is None, deadline)
+            return wait_for(self._condition, lambda: self._owner is None, deadline)
 
     def _refuse_to_wait_for_oneself(self) -> None:
         if self._owner == _thread.get_ident():
@@ -204,7 +204,7 @@ class ThreadReadWriteLock:
             entered = False
             self._writers_waiting += 1
             try:
-                entered = _wait(self._condition, lambda: self._writer is None and not self._readers, deadline)
+                entered = wait_for(self._condition, lambda: self._writer is None and not self._readers, deadline)
                 if entered:
                     self._writer = me
             finally:
@@ -226,7 +226,7 @@ class ThreadReadWriteLock:
     def _wait_to_be_let_in(self, me: int, deadline: Deadline) -> None:
         self._readers_waiting.add(me)
         try:
-            let_in = _wait(self._condition, lambda: me in self._readers, deadline)
+            let_in = wait_for(self._condition, lambda: me in self._readers, deadline)
         except BaseException:
             self._readers.pop(me, None)
             self._condition.notify_all()
@@ -247,7 +247,7 @@ class ThreadReadWriteLock:
         self._parents_stays -= 1
 
 
-def _wait(condition: threading.Condition, ready: Callable[[], bool], deadline: Deadline) -> bool:
+def wait_for(condition: threading.Condition, ready: Callable[[], bool], deadline: Deadline) -> bool:
     """``condition.wait_for`` with a deadline."""
     timeout = None if deadline.at == math.inf else min(deadline.left, threading.TIMEOUT_MAX)
     return condition.wait_for(ready, timeout)
