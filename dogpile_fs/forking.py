@@ -27,8 +27,8 @@ class Forgetful(Protocol):
 
 _forgetful: WeakSet[Forgetful] = WeakSet()
 
-#: Held while a descriptor is opened and not registered yet, and while the process forks: no child can be
-#: born with a descriptor that it does not know of. Re-entrant, because a signal handler may fork.
+#: Held while a descriptor is opened or closed, and while the process forks: no child can be born with a
+#: descriptor that it does not know of. Re-entrant, because a signal handler may fork.
 opening = threading.RLock()
 
 

@@ -75,15 +75,20 @@ class Description:
 
     def close(self) -> None:
         """Close it; any lock it holds is thereby given back, unless a child still has a copy."""
+        with forking.opening:  # or a child could be born with a descriptor that its memory calls closed
+            self._close()
+
+    def after_fork(self) -> None:
+        self._close()
+
+    def __del__(self) -> None:
+        # Not with the lock: the garbage collector may come at any moment, also to who holds it elsewhere.
+        self._close()
+
+    def _close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def after_fork(self) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def identity_at(path: str) -> tuple[int, int] | None:
@@ -174,7 +179,7 @@ def _remove_foreign(path: str) -> None:
     Under a lock on the directory: of two that saw a symbolic link, the second must not remove the lock
     file that the first has made since.
     """
-    parent = os.path.dirname(path)
+    parent = os.path.dirname(path) or os.curdir
     with forking.opening:
         directory = Description(parent, os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:

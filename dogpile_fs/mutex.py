@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from types import TracebackType
 from typing import Self
@@ -54,8 +55,10 @@ class FileMutex:
     False
     """
 
-    def __init__(self, path: str, *, timeout: float | None = None, mode: int | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: str | os.PathLike[str], *, timeout: float | None = None, mode: int | None = None
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path))
         self.timeout = checked_timeout(timeout)
         self.mode = mode
         # Written by whoever wins or releases the lock, which is the guard: one at a time.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,8 +78,10 @@ class ReadWriteFileLock:
     >>> other.release_read_lock()
     """
 
-    def __init__(self, path: str, *, timeout: float | None = None, mode: int | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: str | os.PathLike[str], *, timeout: float | None = None, mode: int | None = None
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path))
         self.timeout = checked_timeout(timeout)
         self.mode = mode
         # Read and written with the guard held; nobody waits while he holds it.
