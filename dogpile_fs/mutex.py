@@ -12,6 +12,7 @@ from __future__ import annotations
 import _thread
 import logging
 import os
+import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from types import TracebackType
 from typing import Self
@@ -28,8 +29,10 @@ __all__ = ["FileMutex"]
 
 log = logging.getLogger("dogpile_fs")
 
-# Whoever only waits or asks holds a shared lock for a moment. So often is a try that met one repeated.
+# Whoever only asks, or has just been woken, holds a shared lock for microseconds, or for as long as the
+# scheduler makes him wait in the middle of them. So often and after such pauses a try that met him is repeated.
 _TRIES = 10
+_WHILE_ANOTHER_LOOKS = 0.0005
 
 _mutexes: WeakSet[FileMutex] = WeakSet()
 
@@ -176,11 +179,13 @@ class FileMutex:
 
     def _locked_now(self, description: Description) -> bool:
         try:
-            for _ in range(_TRIES):
+            for attempt in range(_TRIES):
                 if lock_descriptor(description.fd, blocking=False):
                     return True
                 if not self._is_only_looked_at(description):
                     return False
+                if attempt:
+                    time.sleep(_WHILE_ANOTHER_LOOKS)
         except OSError as error:
             raise explained(LockFileError, self.path, "lock", error) from error
         return False
