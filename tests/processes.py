@@ -132,10 +132,14 @@ def in_child(action: Callable[[], object]) -> int:
 
 
 def ended_well(pid: int) -> bool:
-    """Wait for the child *pid* and tell whether it ended with status 0."""
+    """Wait for the child *pid* and tell whether it ended with status 0; one that hangs is killed."""
 
     def reaped() -> tuple[int, int] | None:
         done, status = os.waitpid(pid, os.WNOHANG)
         return (done, status) if done else None
 
-    return wait_for(reaped, f"the end of process {pid}")[1] == 0
+    try:
+        return wait_for(reaped, f"the end of process {pid}")[1] == 0
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        raise
