@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakSet
 
-__all__ = ["Forgetful", "forget_in_child", "opening"]
+__all__ = ["Forgetful", "forget_in_child", "living", "opening"]
+
+_T = TypeVar("_T")
 
 
 class Forgetful(Protocol):
@@ -36,6 +38,12 @@ def forget_in_child(thing: Forgetful) -> None:
     """Have ``thing.after_fork()`` called in every child forked from now on, for as long as *thing* lives."""
     with opening:
         _forgetful.add(thing)
+
+
+def living(kind: type[_T]) -> list[_T]:
+    """The registered objects of *kind* that are alive."""
+    with opening:  # or another thread could register one while we go through them
+        return [thing for thing in _forgetful if isinstance(thing, kind)]
 
 
 def _before() -> None:

@@ -16,12 +16,11 @@ import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from types import TracebackType
 from typing import Self
-from weakref import WeakSet
 
 from filelock import lock_descriptor, unlock_descriptor
 
 from .errors import LockFileError, LockTimeout, NotHeld, WouldDeadlock, explained
-from .forking import forget_in_child
+from .forking import forget_in_child, living
 from .lockfile import Description, identity_at
 from .waiting import INHERIT, Deadline, Timeout, checked_timeout, deadline_of, wait_until
 
@@ -33,8 +32,6 @@ log = logging.getLogger("dogpile_fs")
 # scheduler makes him wait in the middle of them. So often and after such pauses a try that met him is repeated.
 _TRIES = 10
 _WHILE_ANOTHER_LOOKS = 0.0005
-
-_mutexes: WeakSet[FileMutex] = WeakSet()
 
 
 class FileMutex:
@@ -70,7 +67,6 @@ class FileMutex:
         # In a child: its parent's forking thread held it, and the child may leave the block it was in.
         self._held_by_parent = False
         forget_in_child(self)
-        _mutexes.add(self)
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         """Take the lock.
@@ -153,7 +149,7 @@ class FileMutex:
     def refuse_to_wait_for_oneself(self) -> None:
         """:raises WouldDeadlock: if this thread holds the lock, through whichever object."""
         me = _thread.get_ident()
-        for mutex in list(_mutexes):
+        for mutex in living(FileMutex):
             held = mutex._held
             if held is None or mutex._owner != me:
                 continue

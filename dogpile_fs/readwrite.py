@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_UN, flock
 from time import monotonic
-from weakref import WeakSet
 
 from . import room
 from .errors import LockTimeout, NotHeld, WouldDeadlock
-from .forking import forget_in_child
+from .forking import forget_in_child, living
 from .lockfile import Description, identity_at
 from .waiting import INHERIT, NOW, Deadline, Timeout, checked_timeout, deadline_of
 
@@ -32,8 +31,6 @@ __all__ = ["ReadHold", "ReadWriteFileLock"]
 log = logging.getLogger("dogpile_fs")
 
 _LOOK_EVERY = 0.010
-
-_locks: WeakSet[ReadWriteFileLock] = WeakSet()
 
 
 class _Readers:
@@ -96,7 +93,6 @@ class ReadWriteFileLock:
         self._parents_reads = 0
         self._parents_write = False
         forget_in_child(self)
-        _locks.add(self)
 
     def acquire_read_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         """Enter as a reader.
@@ -296,7 +292,7 @@ class ReadWriteFileLock:
         """``"writer"`` or ``"reader"`` if this thread is inside, through whichever object; else ``""``."""
         me = _thread.get_ident()
         here: tuple[int, int] | None = None
-        for lock in list(_locks):
+        for lock in living(ReadWriteFileLock):
             for kind, held in (
                 ("writer", lock._writing if lock._writer == me else None),
                 ("reader", lock._description_read_by(me)),

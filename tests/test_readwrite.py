@@ -160,8 +160,8 @@ def test_a_reader_times_out_behind_a_writer_and_behind_a_waiting_one(path: str) 
     waiting = threading.Thread(target=lambda: ReadWriteFileLock(path).acquire_write_lock())
     with lock.read():
         waiting.start()
-        wait_for(lambda: in_thread(lambda: lock.acquire_read_lock(wait=False)) is False, "the shut door")
-        assert isinstance(can_read(lock, timeout=0.02), LockTimeout)
+        wait_for(lambda: isinstance(can_read(lock), LockTimeout), "the shut door")
+        wait_for(lambda: isinstance(can_read(lock, timeout=0.02), LockTimeout), "a time-out at the door")
     waiting.join()
 
 
