@@ -105,14 +105,10 @@ class Passage:
     ) -> None:
         if isinstance(error, NeedRegenerationException) and not error.taken:
             error.taken = True
-            # Of many who miss the same value the first invalidates it; none the one made since.
-            self.terms.scope.change(
-                lambda record: (
-                    record.invalidate(hard=True)
-                    if record.generation == self.seen.generation and record.has_value
-                    else record
-                )
-            )
+            try:
+                self.terms.scope.change(self._missed)
+            except SidecarError as failure:  # it must not hide the user's own exception
+                log.warning("a missing value is not invalidated: %s", failure)
 
     def pass_or_create(self) -> Any:
         """The algorithm, from the record seen last on. Returns the block's value."""
@@ -157,8 +153,13 @@ class Passage:
         cost = monotonic() - started
         self.created = True
         if self.terms.scope.mutex.held:
-            now = time()
-            self.terms.scope.change(lambda record: stamped(record, self.seen, now, cost))
+            now, before = time(), self.seen
+
+            def stamp(record: Record) -> Record:
+                self.seen = stamped(record, before, now, cost)
+                return self.seen
+
+            self.terms.scope.change(stamp)
             log.debug("created in %.3f s", cost)
         else:
             log.debug("not stamped: a child forked inside the creator leaves that to its parent")
@@ -241,6 +242,12 @@ class Passage:
             self._pass_for_lack_of_permission(error)
             return value
         return self._create()
+
+    def _missed(self, record: Record) -> Record:
+        # Of many who miss the same value the first invalidates it; none the one made since.
+        if record.generation == self.seen.generation and record.has_value:
+            return record.invalidate(hard=True)
+        return record
 
     def _make_sure_it_can_be_stamped(self) -> None:
         # What stands there, written again: a full disk or a lack of permission shows before the work is done.

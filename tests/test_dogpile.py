@@ -276,6 +276,13 @@ def test_a_value_missed_inside_the_block_is_created_anew_once(make: Make) -> Non
     assert dogpile.has_value
 
 
+def test_a_value_missed_right_after_its_creation_is_invalidated_too(make: Make) -> None:
+    dogpile = make(3600)
+    with pytest.raises(NeedRegenerationException), dogpile.acquire(lambda: None):
+        raise NeedRegenerationException
+    assert not dogpile.has_value
+
+
 def test_of_nested_blocks_the_innermost_has_missed_its_value(make: Make, tmp_path: Path) -> None:
     outer, inner = make(3600), Dogpile(3600, tmp_path / "inner")
     outer.refresh(lambda: None)
