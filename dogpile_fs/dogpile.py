@@ -13,8 +13,9 @@ from time import time
 from typing import Any
 
 from .passage import Passage, ReadingPassage, Terms, stamped
+from .paths import checked_resource
 from .record import lifetime
-from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope, checked_path
+from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope
 from .seconds import checked_seconds
 from .status import Status
 from .threads import LockLike
@@ -29,7 +30,8 @@ class Dogpile:
     :param expiretime: seconds after which the resource is stale; 0: at once; ``None``: never.
     :param path: the resource, a file or what stands for one; it need not exist. All processes that name it
         are coordinated. ``None``: only the threads that share this object are, and no file is touched.
-    :param init: declare that the resource exists and was created now, unless a creation is on record.
+    :param init: declare that the resource exists and was created now, unless a creation or an invalidation is
+        on record.
     :param lock: use this mutex (``acquire(blocking)``, ``release()``) to elect the creator.
     :param timeout: seconds after which a wait gives up with :class:`LockTimeout`; ``None``: never.
     :param directory: put the coordination files there instead of beside the resource.
@@ -64,7 +66,7 @@ class Dogpile:
         directory: str | os.PathLike[str] | None = None,
         mode: int | None = None,
     ) -> None:
-        self.path = None if path is None else checked_path(path)
+        self.path = None if path is None else checked_resource(path)
         own_timeout = checked_timeout(timeout)
         scope: Scope
         if self.path is None:
@@ -76,7 +78,7 @@ class Dogpile:
                 self.path,
                 lock=lock,
                 timeout=own_timeout,
-                directory=None if directory is None else os.fspath(directory),
+                directory=directory,
                 mode=mode,
             )
         self._terms = Terms(scope, scope.read, own_timeout)
@@ -84,7 +86,8 @@ class Dogpile:
         self.expiretime = expiretime
         if init:
             now = time()
-            scope.change(lambda record: record if record.has_value else stamped(record, record, now, 0.0))
+            if not scope.look().is_known:  # else a process that may only read could not be told either
+                scope.change(lambda record: record if record.is_known else stamped(record, record, now, 0.0))
 
     def acquire(
         self,

@@ -76,6 +76,7 @@ _CURES = {
     errno.EMFILE: "raise this process's limit of open files (ulimit -n) or close some",
     errno.ENFILE: "raise the system's limit of open files (sysctl fs.file-max)",
     errno.ENOSPC: "free space on that file system, or pass directory= with another one",
+    errno.EFBIG: "raise this process's limit of file sizes (ulimit -f)",
     errno.ENOLCK: "this file system gives no locks: pass directory= with a local directory",
 }
 _CURES[errno.EPERM] = _CURES[errno.EACCES]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
@@ -27,7 +28,7 @@ class Forgetful(Protocol):
         """Become, in the child, as good as new, without touching what the parent holds."""
 
 
-_forgetful: WeakSet[Forgetful] = WeakSet()
+_forgetful: defaultdict[type, WeakSet[Forgetful]] = defaultdict(WeakSet)
 
 #: Held while a descriptor is opened or closed, and while the process forks: no child can be born with a
 #: descriptor that it does not know of. Re-entrant, because a signal handler may fork.
@@ -37,13 +38,13 @@ opening = threading.RLock()
 def forget_in_child(thing: Forgetful) -> None:
     """Have ``thing.after_fork()`` called in every child forked from now on, for as long as *thing* lives."""
     with opening:
-        _forgetful.add(thing)
+        _forgetful[type(thing)].add(thing)
 
 
 def living(kind: type[_T]) -> list[_T]:
-    """The registered objects of *kind* that are alive."""
+    """The registered objects of exactly *kind* that are alive."""
     with opening:  # or another thread could register one while we go through them
-        return [thing for thing in _forgetful if isinstance(thing, kind)]
+        return [thing for thing in _forgetful[kind] if isinstance(thing, kind)]
 
 
 def _before() -> None:
@@ -57,8 +58,9 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global opening
     opening = threading.RLock()
-    for thing in list(_forgetful):
-        thing.after_fork()
+    for things in list(_forgetful.values()):
+        for thing in list(things):
+            thing.after_fork()
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

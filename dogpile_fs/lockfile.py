@@ -51,17 +51,20 @@ class Description:
         forking.forget_in_child(self)
 
     @classmethod
-    def of_lock_file(cls, path: str, mode: int | None = None, *, create: bool = True) -> Description:
+    def of_lock_file(
+        cls, path: str, mode: int | None = None, *, create: bool = True, write: bool = False
+    ) -> Description:
         """A new description of the lock file at *path*, made if it is missing and *create* is true.
 
-        Opened for writing where permitted, else for reading only: ``flock`` is content with either.
+        Opened for writing where permitted, else for reading only unless *write* is true: ``flock`` is content
+        with either.
 
         :raises FileNotFoundError: if it is missing and *create* is false.
         :raises LockFileError: if it cannot be opened.
         """
         try:
             with forking.opening:
-                return cls(path, open_regular(path, os.O_RDWR, mode, create=create, or_read_only=True))
+                return cls(path, open_regular(path, os.O_RDWR, mode, create=create, or_read_only=not write))
         except FileNotFoundError as error:
             if create:
                 raise explained(LockFileError, path, "make the lock file", error) from error
@@ -125,10 +128,11 @@ def open_regular(
             continue  # made by another between our two looks
         except OSError as error:
             if error.errno in NO_PERMISSION:
-                if or_read_only and access == os.O_RDWR and os.path.exists(path):
-                    access = os.O_RDONLY
-                elif not _permit_ourselves(path):
+                if _permit_ourselves(path):
+                    continue
+                if not (or_read_only and access == os.O_RDWR and os.path.exists(path)):
                     raise
+                access = os.O_RDONLY
             # ELOOP: a symbolic link (O_NOFOLLOW). ENXIO: a socket, or a FIFO that nobody reads.
             elif error.errno in (errno.ELOOP, errno.ENXIO):
                 _remove_foreign(path)

@@ -22,6 +22,7 @@ from filelock import lock_descriptor, unlock_descriptor
 from .errors import LockFileError, LockTimeout, NotHeld, WouldDeadlock, explained
 from .forking import forget_in_child, living
 from .lockfile import Description, identity_at
+from .paths import absolute
 from .waiting import INHERIT, Deadline, Timeout, checked_timeout, deadline_of, wait_until
 
 __all__ = ["FileMutex"]
@@ -58,7 +59,7 @@ class FileMutex:
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float | None = None, mode: int | None = None
     ) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = absolute(path)
         self.timeout = checked_timeout(timeout)
         self.mode = mode
         # Written by whoever wins or releases the lock, which is the guard: one at a time.
@@ -230,7 +231,8 @@ class FileMutex:
         self.release()
 
     def after_fork(self) -> None:
-        self._held_by_parent = self._held is not None and self._owner == _thread.get_ident()
+        if self._held is not None and self._owner == _thread.get_ident():
+            self._held_by_parent = True  # or by its parent's parent: it stays true until it is left
         self._held = None
 
     def __reduce__(self) -> tuple[object, ...]:

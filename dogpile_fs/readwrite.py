@@ -24,6 +24,7 @@ from . import room
 from .errors import LockTimeout, NotHeld, WouldDeadlock
 from .forking import forget_in_child, living
 from .lockfile import Description, identity_at
+from .paths import absolute
 from .waiting import INHERIT, NOW, Deadline, Timeout, checked_timeout, deadline_of
 
 __all__ = ["ReadHold", "ReadWriteFileLock"]
@@ -78,7 +79,7 @@ class ReadWriteFileLock:
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float | None = None, mode: int | None = None
     ) -> None:
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = absolute(path)
         self.timeout = checked_timeout(timeout)
         self.mode = mode
         # Read and written with the guard held; nobody waits while he holds it.
@@ -143,14 +144,14 @@ class ReadWriteFileLock:
                 "Cure: leave the block before you write."
             )
         while True:
-            description = Description.of_lock_file(self.path, self.mode)
+            description = Description.of_lock_file(self.path, self.mode, write=True)
             try:
                 if not room.enter_as_writer(description, deadline):
                     if not wait:
                         return False
                     raise self._timed_out("readers or a writer did not leave", deadline)
                 if description.is_at_its_path():
-                    self._writing, self._writer = description, _thread.get_ident()
+                    self._writer, self._writing = _thread.get_ident(), description
                     return True
             finally:
                 if self._writing is not description:
@@ -316,8 +317,8 @@ class ReadWriteFileLock:
 
     def after_fork(self) -> None:
         me = _thread.get_ident()
-        self._parents_reads = self._holds[me].depth if me in self._holds else 0
-        self._parents_write = self._writing is not None and self._writer == me
+        self._parents_reads += self._holds[me].depth if me in self._holds else 0
+        self._parents_write |= self._writing is not None and self._writer == me
         for hold in self._holds.values():
             hold.readers = None
         self._holds = {}

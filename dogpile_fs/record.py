@@ -70,6 +70,11 @@ class Record:
         """Whether callers may pass through at all: created at least once, and not hard-invalidated."""
         return self.createdtime > 0 and self.invalidated != "hard"
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything has been put on record: a creation or an invalidation."""
+        return self.createdtime > 0 or self.invalidations > 0
+
     def state(self, now: float, expiretime: float | None) -> State:
         """The state at wall-clock time *now* of a resource that expires after *expiretime* seconds.
 

@@ -13,7 +13,6 @@ reader out. The kernel gives back all three when their process dies, so there is
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from fcntl import LOCK_NB, LOCK_SH, flock
 
@@ -55,6 +54,8 @@ def enter_as_reader(description: Description, deadline: Deadline, *, by_queue: b
     :returns: False if *deadline* came first; then the description must be closed.
     :raises LockFileError: if the system refuses a lock.
     """
+    if enter_while_open(description.fd, inside=False):
+        return True  # who need not wait does not queue: while the door is open, the queue only drains
     if not by_queue:
         return _lock_room(description, portalocker.LOCK_SH, deadline)
     if (
@@ -69,10 +70,11 @@ def enter_as_reader(description: Description, deadline: Deadline, *, by_queue: b
 
 
 def enter_as_writer(description: Description, deadline: Deadline) -> bool:
-    """Get *description* into the room as the writer: shut the door, then wait until the room is empty.
+    """Get *description*, open for writing, into the room as the writer: shut the door, then wait until the room
+    is empty.
 
     :returns: False if *deadline* came first; then the description must be closed.
-    :raises LockFileError: if the system refuses a lock, or the description is open for reading only.
+    :raises LockFileError: if the system refuses a lock.
     """
     while _lock_byte(byterange.exclusive, description, _DOOR, deadline):
         if byterange.exclusive(description.fd, _QUEUE, wait=False):
@@ -103,8 +105,6 @@ def _lock_byte(lock: Callable[..., bool], description: Description, byte: int, d
             deadline,
         )
     except OSError as error:
-        if error.errno == errno.EBADF:  # open for reading only: all that this user may
-            error = PermissionError(errno.EACCES, "a writer must be permitted to write the lock file")
         raise explained(LockFileError, description.path, "lock", error) from error
 
 

@@ -6,17 +6,14 @@ names after the resource.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import stat
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .errors import PathError, explained
 from .forking import forget_in_child
 from .mutex import FileMutex
+from .paths import coordination_base
 from .readwrite import ReadWriteFileLock
 from .record import NOTHING, Record
 from .sidecar import Sidecar
@@ -24,7 +21,7 @@ from .threads import BorrowedMutex, LockLike, ThreadMutex, ThreadReadWriteLock, 
 from .waiting import INHERIT, Deadline, Timeout
 from .watching import wait_for_change
 
-__all__ = ["Mutex", "ProcessScope", "ReadWriteLock", "Scope", "ThreadScope", "checked_path"]
+__all__ = ["Mutex", "ProcessScope", "ReadWriteLock", "Scope", "ThreadScope"]
 
 
 class Mutex(Protocol):
@@ -104,11 +101,10 @@ class ProcessScope:
         *,
         lock: LockLike | None,
         timeout: float | None,
-        directory: str | None,
+        directory: str | os.PathLike[str] | None,
         mode: int | None,
     ) -> None:
-        base = path if directory is None else _base_in(directory, path)
-        _check_place(base)
+        base = coordination_base(path, directory)
         self._rwlock_path = base + ".dogpile.rwlock"
         self._timeout = timeout
         self._mode = mode
@@ -129,72 +125,3 @@ class ProcessScope:
 
     def read_write_lock(self) -> ReadWriteLock:
         return ReadWriteFileLock(self._rwlock_path, timeout=self._timeout, mode=self._mode)
-
-
-def checked_path(path: str | os.PathLike[str]) -> str:
-    """The absolute path of a resource that a process scope can coordinate.
-
-    :raises TypeError: if it is no path.
-    :raises PathError: if it is a directory, its directory is missing, it is a symbolic link that leads nowhere
-        or to itself, or a name that the system does not take.
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(
-            f"path must be a string or an os.PathLike, not {path!r} "
-            "(expiretime and path are positional, init= and lock= are not)"
-        )
-    given = os.fspath(path)
-    if not isinstance(given, str):
-        raise TypeError(f"path must be text, not {given!r}: decode it with os.fsdecode()")
-    if not given or "\0" in given or given.endswith(os.sep):
-        raise PathError(errno.EINVAL, f"{given!r} names no file. Cure: give the path of the resource.")
-    absolute = os.path.abspath(given)
-    try:
-        kind = os.stat(absolute).st_mode
-    except FileNotFoundError as error:
-        if os.path.islink(absolute):
-            raise PathError(
-                errno.ENOENT,
-                f"{absolute!r} is a symbolic link to {os.readlink(absolute)!r}, which does not exist. "
-                "Cure: remove the link, or make what it points to.",
-            ) from error
-    except PermissionError:
-        pass  # it may be opened by others; the coordination files tell when they cannot
-    except OSError as error:
-        raise explained(PathError, absolute, "coordinate", error) from error
-    else:
-        if stat.S_ISDIR(kind):
-            raise PathError(
-                errno.EISDIR,
-                f"{absolute!r} is a directory. Cure: give the path of a file; it need not exist yet.",
-            )
-    return absolute
-
-
-def _check_place(base: str) -> None:
-    """:raises PathError: if no coordination file can stand at *base* and its suffixes."""
-    longest = base + ".dogpile.rwlock"
-    try:
-        os.lstat(longest)
-    except FileNotFoundError as error:
-        parent = os.path.dirname(base)
-        if not os.path.isdir(parent):
-            raise PathError(
-                errno.ENOENT, f"the directory {parent!r} does not exist. Cure: make it first."
-            ) from error
-    except PermissionError:
-        pass
-    except OSError as error:
-        raise explained(PathError, longest, "coordinate through", error) from error
-
-
-def _base_in(directory: str, path: str) -> str:
-    """What the coordination files of *path* are called in *directory*, without their suffixes.
-
-    Two resources may share a directory of locks and a last name: a digest of the whole path keeps them apart.
-    Of the directory its real path counts, so that all who reach it, by whichever link, agree.
-    """
-    parent, name = os.path.split(path)
-    whole = os.path.join(os.path.realpath(parent), name)
-    digest = hashlib.blake2b(os.fsencode(whole), digest_size=8).hexdigest()
-    return os.path.join(os.path.abspath(directory), f"{name[:100]}-{digest}")

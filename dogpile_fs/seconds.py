@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import Any
 
 __all__ = ["checked_seconds"]
 
 
-def checked_seconds(name: str, value: object, *, least: float = 0.0) -> float:
+def checked_seconds(name: str, value: Any, *, least: float = 0.0) -> float:
     """*value* as a float of at least *least*; infinity passes.
 
     :param name: what the caller knows it as, for the message.
@@ -17,6 +18,10 @@ def checked_seconds(name: str, value: object, *, least: float = 0.0) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if math.isnan(value) or value < least:
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf if value > 0 else -math.inf
+    if math.isnan(seconds) or seconds < least:
         raise ValueError(f"{name} must be {least:g} or more seconds, not {value!r}")
-    return float(value)
+    return seconds

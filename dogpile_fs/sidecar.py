@@ -126,8 +126,10 @@ class Sidecar:
             data = os.pread(description.fd, SIZE, 0)
             record = self._sound(self._decoded(data), data) if data else NOTHING
             written = os.pwrite(description.fd, encode(make(record)), 0)
-            if written != SIZE:
-                raise OSError(errno.ENOSPC, f"only {written} of {SIZE} bytes were written")
+            if written != SIZE:  # a full disk or a limit, met in the middle
+                os.pwrite(description.fd, data[:written], 0)
+                os.ftruncate(description.fd, len(data))
+                raise OSError(errno.ENOSPC, f"there was room for only {written} of {SIZE} bytes")
             if os.fstat(description.fd).st_size > SIZE:
                 os.ftruncate(description.fd, SIZE)
             self._look_at = 0.0  # the file may be a new one
@@ -167,6 +169,7 @@ class Sidecar:
                 logging.WARNING if data else logging.INFO,
             )
             return NOTHING
+        self._complaint = ""
         return record
 
     def _complain(self, text: str, level: int = logging.WARNING) -> None:

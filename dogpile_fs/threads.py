@@ -40,7 +40,7 @@ class ThreadMutex:
         forget_in_child(self)
 
     def after_fork(self) -> None:
-        self._held_by_parent = self._owner == _thread.get_ident()
+        self._held_by_parent |= self._owner == _thread.get_ident()
         self._owner = None
         self._condition = threading.Condition(threading.Lock())
 
@@ -96,7 +96,7 @@ class BorrowedMutex:
         forget_in_child(self)
 
     def after_fork(self) -> None:
-        self._held_by_parent = self._owner == _thread.get_ident()
+        self._held_by_parent |= self._owner == _thread.get_ident()
         self._owner = None
 
     @property
@@ -108,6 +108,8 @@ class BorrowedMutex:
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         deadline = deadline_of(timeout, None) if wait else NOW
+        if wait:
+            self._refuse_to_wait_for_oneself()
         if not wait_until(lambda: self.lock.acquire(False), self.lock.acquire, deadline):
             if wait:
                 raise LockTimeout(f"{self.lock!r} was not to be had within {deadline.timeout} s")
@@ -123,12 +125,15 @@ class BorrowedMutex:
         self.lock.release()
 
     def wait_released(self, deadline: Deadline) -> bool:
+        self._refuse_to_wait_for_oneself()
+        return wait_until(self._comes_free_at_once, self._take_and_give_back, deadline)
+
+    def _refuse_to_wait_for_oneself(self) -> None:
         if self._owner == _thread.get_ident():
             raise WouldDeadlock(
                 f"this thread holds {self.lock!r} and would wait for itself, for ever. "
                 "Cure: do not acquire inside the creator; hand in what is needed."
             )
-        return wait_until(self._comes_free_at_once, self._take_and_give_back, deadline)
 
     def _comes_free_at_once(self) -> bool:
         if not self.lock.acquire(False):
@@ -160,7 +165,7 @@ class ThreadReadWriteLock:
 
     def after_fork(self) -> None:
         me = _thread.get_ident()
-        stays = self._readers[me] + (self._writer == me)
+        stays = self._parents_stays + self._readers[me] + (self._writer == me)
         self.__init__(self.timeout)  # type: ignore[misc]  # as good as new is the meaning
         self._parents_stays = stays
 

@@ -1,0 +1,111 @@
+"""Which paths can be coordinated, and what their coordination files are called."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+
+from .errors import PathError, explained
+
+__all__ = ["absolute", "checked_resource", "coordination_base"]
+
+_LONGEST_SUFFIX = ".dogpile.rwlock"
+#: Bytes of a resource's name that are kept in a shared directory, for people; the digest tells it from others.
+_KEPT = 100
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """*path* from the root on, as the system would find it now; what ``..`` means is left to the system.
+
+    :raises TypeError: if it is no path.
+    :raises PathError: if it can be no file's name.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a string or an os.PathLike, not {path!r}")
+    given = os.fspath(path)
+    if not isinstance(given, str):
+        raise TypeError(f"path must be text, not {given!r}: decode it with os.fsdecode()")
+    try:
+        names_nothing = not given or b"\0" in os.fsencode(given)
+    except UnicodeEncodeError:
+        names_nothing = True
+    if names_nothing:
+        raise _names_no_file(given)
+    try:
+        return given if os.path.isabs(given) else os.path.join(os.getcwd(), given)
+    except FileNotFoundError as error:
+        raise PathError(
+            errno.ENOENT,
+            f"{given!r} is relative to the current directory, which was deleted. Cure: give an absolute path.",
+        ) from error
+
+
+def _names_no_file(given: str | os.PathLike[str]) -> PathError:
+    return PathError(errno.EINVAL, f"{given!r} names no file. Cure: give the path of the resource.")
+
+
+def checked_resource(path: str | os.PathLike[str]) -> str:
+    """The absolute path of a resource that processes can coordinate; it need not exist.
+
+    :raises TypeError: if it is no path.
+    :raises PathError: if it is a directory, a symbolic link that leads nowhere or to itself, or a name that
+        the system does not take.
+    """
+    try:
+        resource = absolute(path)
+    except TypeError as error:
+        raise TypeError(f"{error} (expiretime and path are positional, init= and lock= are not)") from None
+    if resource.endswith(os.sep):
+        raise _names_no_file(os.fspath(path))
+    try:
+        kind = os.stat(resource).st_mode
+    except FileNotFoundError as error:
+        if os.path.islink(resource):
+            raise PathError(
+                errno.ENOENT,
+                f"{resource!r} is a symbolic link to {os.readlink(resource)!r}, which does not exist. "
+                "Cure: remove the link, or make what it points to.",
+            ) from error
+        kind = 0
+    except PermissionError:
+        kind = 0  # others may open it; whoever cannot use the coordination files is told then
+    except OSError as error:
+        raise explained(PathError, resource, "coordinate", error) from error
+    if stat.S_ISDIR(kind):
+        raise PathError(
+            errno.EISDIR, f"{resource!r} is a directory. Cure: give the path of a file; it need not exist yet."
+        )
+    return resource
+
+
+def coordination_base(resource: str, directory: str | os.PathLike[str] | None) -> str:
+    """What the names of *resource*'s coordination files begin with: beside it, or in *directory*.
+
+    Two resources may share a directory of coordination files and a last name: a digest of the whole path keeps
+    them apart. Of the resource's own directory the real path counts, so that all who reach it, by whichever
+    link, agree.
+
+    :raises PathError: if no such file can stand there.
+    """
+    base = resource
+    if directory is not None:
+        parent, name = os.path.split(resource)
+        whole = os.fsencode(os.path.join(os.path.realpath(parent), name))
+        digest = hashlib.blake2b(whole, digest_size=8).hexdigest()
+        kept = os.fsencode(name)[:_KEPT].decode(errors="ignore")
+        base = os.path.join(absolute(directory), f"{kept}-{digest}")
+    try:
+        os.lstat(base + _LONGEST_SUFFIX)
+    except FileNotFoundError as error:
+        parent = os.path.dirname(base)
+        if not os.path.isdir(parent):
+            raise PathError(
+                errno.ENOENT, f"the directory {parent!r} does not exist. Cure: make it first."
+            ) from error
+    except PermissionError:
+        pass  # as above
+    except OSError as error:
+        raise explained(PathError, base + _LONGEST_SUFFIX, "coordinate through", error) from error
+    return base

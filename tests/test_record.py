@@ -1,0 +1,427 @@
+"""The sidecar record: any bytes may come in, and each state holds exactly as long as it should."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dogpile_fs.record import FORMAT, NOTHING, SIZE, NewerFormat, Record, State, decode, encode, lifetime
+
+unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+seconds = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(min_value=0, max_value=2**63)
+# Not st.characters(), whose table takes seconds to make: what JSON escapes, what takes one to four bytes, and
+# what os.uname() makes of undecodable bytes.
+characters = st.sampled_from('aZ9-._ "\\/\0\n\r\t\x7f\u00fc\u6771\u2028\ufeff\U0001f512\udc80\udcff')
+hosts = st.text(characters)
+invalidations = st.sampled_from([None, "soft", "hard"])
+records = st.builds(
+    Record,
+    createdtime=seconds,
+    generation=counts,
+    cost=seconds,
+    host=hosts,
+    pid=counts,
+    invalidated=invalidations,
+    invalidations=counts,
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(characters, max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(characters, max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+GOOD: dict[str, Any] = {
+    "dogpile_fs": FORMAT,
+    "createdtime": 1000.0,
+    "generation": 3,
+    "cost": 0.5,
+    "host": "here",
+    "pid": 7,
+    "invalidated": None,
+    "invalidations": 2,
+}
+
+
+def sealed(body: bytes) -> bytes:
+    """*body*, cut or padded to its room, under a checksum that is right."""
+    body = body[: SIZE - 9].ljust(SIZE - 9)
+    return body + b"%08x\n" % zlib.crc32(body)
+
+
+def decoded(data: bytes) -> Record | NewerFormat | None:
+    """What :func:`decode` makes of *data*; any other exception than the promised one fails the test."""
+    try:
+        return decode(data)
+    except NewerFormat as error:
+        return error
+
+
+def is_as_good_as_any(record: Record) -> bool:
+    """Whether what came in can be used and written again like what was made here."""
+    assert record.state(1000.0, 10) in ("fresh", "stale", "nothing")
+    return decode(encode(record)) == record
+
+
+# What goes out comes back.
+
+
+@unhurried
+@given(records)
+def test_a_record_comes_back_as_it_was_but_for_a_host_name_cut(record: Record) -> None:
+    back = decode(encode(record))
+    assert back is not None
+    assert record.host.startswith(back.host)
+    assert back == Record(
+        record.createdtime,
+        record.generation,
+        record.cost,
+        back.host,
+        record.pid,
+        record.invalidated,
+        record.invalidations,
+    )
+    assert back.basis == record.basis
+
+
+@unhurried
+@given(records)
+def test_a_record_is_one_printable_line_of_512_bytes(record: Record) -> None:
+    data = encode(record)
+    assert len(data) == SIZE == 512
+    assert data.index(b"\n") == SIZE - 1
+    assert data[:-1].decode("ascii").isprintable()
+
+
+def test_a_person_can_read_a_record() -> None:
+    text = encode(Record(createdtime=1732217000.25, generation=3, host="web1", pid=42)).decode()
+    fields = json.loads(text[:-9])
+    assert fields["createdtime"] == 1732217000.25
+    assert (fields["generation"], fields["host"], fields["pid"]) == (3, "web1", 42)
+    assert fields["dogpile_fs"] == 1
+
+
+@pytest.mark.parametrize(
+    "host", ["web1.example.org", "x" * 64, "büro-東京", "\udcff\udc80", '"\\\n\0', "\U0001f512"]
+)
+def test_a_host_name_that_fits_is_kept_whole(host: str) -> None:
+    record = Record(createdtime=1.5, host=host)
+    assert decode(encode(record)) == record
+
+
+@pytest.mark.parametrize("host", ["x" * 5000, "東" * 253, "\U0001f512" * 100, '"' * 600], ids=len)
+def test_a_host_name_that_is_too_long_is_cut_at_its_end(host: str) -> None:
+    back = decode(encode(Record(createdtime=1.5, generation=2, host=host, pid=3)))
+    assert back is not None
+    assert 10 < len(back.host) < len(host)
+    assert host.startswith(back.host)
+    assert (back.createdtime, back.generation, back.pid) == (1.5, 2, 3)
+
+
+def test_numbers_for_which_there_is_no_room_are_refused_and_not_cut() -> None:
+    with pytest.raises(ValueError, match="no sidecar record has room"):
+        encode(Record(generation=10**400, host="here"))
+
+
+# Anything else that comes in is None, or a newer format.
+
+
+@unhurried
+@given(st.binary(max_size=2 * SIZE) | st.binary(min_size=SIZE, max_size=SIZE))
+def test_random_bytes_are_no_record(data: bytes) -> None:
+    assert decode(data) is None
+
+
+@unhurried
+@given(records, st.integers(0, SIZE - 1))
+def test_a_truncated_record_is_none(record: Record, length: int) -> None:
+    assert decode(encode(record)[:length]) is None
+
+
+@unhurried
+@given(records, st.binary(min_size=1, max_size=SIZE))
+def test_an_extended_record_is_none(record: Record, more: bytes) -> None:
+    assert decode(encode(record) + more) is None
+    assert decode(more + encode(record)) is None
+
+
+@pytest.mark.parametrize("room", [200, SIZE - 10, SIZE - 8, 2 * SIZE])
+def test_a_record_of_another_size_is_none_even_under_a_right_checksum(room: int) -> None:
+    body = json.dumps(GOOD).encode().ljust(room)
+    assert decode(body + b"%08x\n" % zlib.crc32(body)) is None
+
+
+def test_a_record_with_any_one_bit_flipped_is_none() -> None:
+    data = encode(Record(createdtime=1000.25, generation=3, cost=0.5, host="büro", pid=7, invalidated="soft"))
+    for bit in range(8 * SIZE):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert decode(bytes(flipped)) is None, f"bit {bit}"
+
+
+@unhurried
+@given(records, records, st.integers(0, SIZE))
+def test_a_torn_record_is_none_or_one_of_the_two(old: Record, new: Record, torn_at: int) -> None:
+    data = encode(new)[:torn_at] + encode(old)[torn_at:]
+    assert decode(data) in (None, decode(encode(old)), decode(encode(new)))
+
+
+@unhurried
+@given(st.binary(max_size=SIZE))
+def test_any_bytes_under_a_right_checksum_raise_nothing(body: bytes) -> None:
+    decoded(sealed(body))
+
+
+@unhurried
+@given(values)
+def test_any_json_under_a_right_checksum_raises_nothing(value: Any) -> None:
+    decoded(sealed(json.dumps(value).encode()))
+
+
+@unhurried
+@given(
+    st.fixed_dictionaries(
+        {"dogpile_fs": st.just(FORMAT) | values},
+        optional={name: st.just(good) | values for name, good in GOOD.items() if name != "dogpile_fs"}
+        | {"basis": values, "self": values},
+    )
+)
+def test_what_is_taken_for_a_record_can_be_used_like_one(fields: dict[str, Any]) -> None:
+    result = decoded(sealed(json.dumps(fields).encode()))
+    if isinstance(result, NewerFormat):
+        assert result.version == fields["dogpile_fs"] > FORMAT
+    elif result is not None:
+        assert is_as_good_as_any(result)
+        assert "basis" not in fields
+
+
+def test_what_these_tests_seal_is_what_the_package_writes() -> None:
+    record = Record(1000.0, 3, 0.5, "here", 7, None, 2)
+    assert decode(sealed(json.dumps(GOOD).encode())) == record
+
+
+HUGE = "9" * 400
+
+BAD_VALUES = {
+    "createdtime": ["NaN", "Infinity", "-Infinity", "1e999", "5", "true", "null", '"5"', "[]", "{}", HUGE],
+    "cost": ["NaN", "Infinity", "-Infinity", "1e999", "0", "true", "null", '"5"', "[]", HUGE],
+    "generation": ["-1", "1.0", "true", "null", '"1"', "[]", "NaN", "-" + HUGE],
+    "pid": ["-1", "1.0", "true", "null", '"1"', "[]"],
+    "invalidations": ["-1", "1.0", "true", "null", '"1"', "[]"],
+    "host": ["5", "null", "[]", "true"],
+    "invalidated": ['"softly"', "5", "true", "false", "[]", "{}", '""'],
+    "basis": ["0.0"],
+    "unheard": ["0"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in BAD_VALUES for value in BAD_VALUES[name]])
+def test_a_field_of_the_wrong_kind_makes_it_no_record(name: str, value: str) -> None:
+    others = ", ".join(f'"{key}": {json.dumps(good)}' for key, good in GOOD.items() if key != name)
+    assert decode(sealed(f'{{{others}, "{name}": {value}}}'.encode())) is None
+
+
+@pytest.mark.parametrize(
+    "version", ["0", "-1", "1.0", "2.0", "true", "null", '"1"', '"2"', "[]", "NaN", "Infinity"]
+)
+def test_a_version_that_is_no_positive_whole_number_makes_it_no_record(version: str) -> None:
+    assert decode(sealed(f'{{"dogpile_fs": {version}}}'.encode())) is None
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"5", b"null", b'"dogpile_fs"', b"{}", b'{"createdtime": 1.0}', b"\0"]
+)
+def test_json_that_is_no_versioned_object_is_no_record(body: bytes) -> None:
+    assert decode(sealed(body)) is None
+
+
+@pytest.mark.parametrize("body", [b"[" * 503, b'{"a":' * 100, b"[" * 251 + b"]" * 251])
+def test_deep_nesting_is_no_record_even_where_the_stack_is_nearly_used_up(body: bytes) -> None:
+    assert decode(sealed(body)) is None
+    limit = sys.getrecursionlimit()
+    depth, frame = 0, sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        depth += 1
+    sys.setrecursionlimit(depth + 80)
+    try:
+        result = decode(sealed(body))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert result is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "latin-1"])
+def test_another_encoding_raises_nothing(encoding: str) -> None:
+    decoded(sealed('{"dogpile_fs": 1, "host": "bü"}'.encode(encoding)))
+    decoded(sealed(b"\xff\xfe" + b"\x00\xd8" * 200))
+
+
+# The format of the future.
+
+
+@pytest.mark.parametrize("version", [FORMAT + 1, 99, int(HUGE)])
+def test_an_undamaged_record_of_a_newer_version_is_told_as_such(version: int) -> None:
+    body = b'{"dogpile_fs": %d, "created": {"when": "yesterday"}}' % version
+    with pytest.raises(NewerFormat) as caught:
+        decode(sealed(body))
+    assert caught.value.version == version
+    assert str(version) in str(caught.value)
+    assert f"up to {FORMAT}" in str(caught.value)
+
+
+def test_a_damaged_record_of_a_newer_version_is_damage() -> None:
+    data = bytearray(sealed(b'{"dogpile_fs": 2}'))
+    data[100] ^= 1
+    assert decode(bytes(data)) is None
+
+
+# Fresh, stale or nothing.
+
+CREATED = 1000.0
+
+
+@pytest.mark.parametrize(
+    ("now", "expiretime", "state"),
+    [
+        (1000.0, 10, "fresh"),
+        (1009.999, 10, "fresh"),
+        (1010.0, 10, "stale"),
+        (1010.001, 10, "stale"),
+        (1e9, 10, "stale"),
+        (1000.0, 0, "stale"),
+        (1000.001, 0, "stale"),
+        (1000.0, 0.001, "fresh"),
+        # The clock went back, but no further than two idea of "now" may differ.
+        (999.999, 10, "fresh"),
+        (999.0, 10, "fresh"),
+        (998.999, 10, "stale"),
+        (0.0, 10, "stale"),
+        (998.0, math.inf, "stale"),
+        # Never stale by time: no clock matters.
+        (1000.0, None, "fresh"),
+        (1e12, None, "fresh"),
+        (0.0, None, "fresh"),
+    ],
+)
+def test_the_state_of_a_created_resource(now: float, expiretime: float | None, state: State) -> None:
+    assert Record(createdtime=CREATED, generation=1).state(now, expiretime) == state
+
+
+@pytest.mark.parametrize("ahead", [0.0, 0.001, 0.5, 0.999, 1.0])
+def test_what_expires_at_once_is_never_fresh_not_even_to_a_clock_that_is_a_little_behind(ahead: float) -> None:
+    assert Record(createdtime=CREATED, generation=1).state(CREATED - ahead, 0) == "stale"
+
+
+@pytest.mark.parametrize("expiretime", [0, 10, math.inf, None])
+@pytest.mark.parametrize("now", [0.0, CREATED, CREATED + 5, 1e12])
+def test_before_the_first_creation_and_after_a_hard_invalidation_there_is_nothing(
+    now: float, expiretime: float | None
+) -> None:
+    assert NOTHING.state(now, expiretime) == "nothing"
+    assert NOTHING.invalidate(hard=False).state(now, expiretime) == "nothing"
+    assert Record(createdtime=CREATED, generation=1, invalidated="hard").state(now, expiretime) == "nothing"
+    assert Record(createdtime=0.0, generation=1).state(now, expiretime) == "nothing"
+
+
+@pytest.mark.parametrize("expiretime", [0, 10, math.inf, None])
+@pytest.mark.parametrize("now", [0.0, CREATED, CREATED + 5, 1e12])
+def test_after_a_soft_invalidation_it_is_stale(now: float, expiretime: float | None) -> None:
+    assert Record(createdtime=CREATED, generation=1, invalidated="soft").state(now, expiretime) == "stale"
+
+
+moments = st.sampled_from([-1.0, 0.0, 998.0, 999.0, 999.5, 1000.0, 1000.5, 1010.0, 2000.0])
+
+
+@unhurried
+@given(
+    st.builds(Record, createdtime=moments | seconds, invalidated=invalidations),
+    moments | seconds,
+    st.sampled_from([None, 0, 0.5, 10, math.inf]) | st.floats(min_value=0, allow_nan=False),
+)
+def test_basis_and_lifetime_tell_what_the_state_tells(
+    record: Record, now: float, expiretime: float | None
+) -> None:
+    # The hot path's one comparison. Without an expiretime it may miss what no clock matters to, but no more.
+    told_fresh = -1.0 <= now - record.basis < lifetime(expiretime)
+    is_fresh = record.state(now, expiretime) == "fresh"
+    assert told_fresh == is_fresh or (expiretime is None and is_fresh)
+
+
+# Creations and invalidations.
+
+
+def created(record: Record, seen: Record, createdtime: float = 2000.0) -> Record:
+    return record.created(seen, createdtime, cost=0.25, host="there", pid=8)
+
+
+@unhurried
+@given(records)
+def test_a_creation_tells_when_how_long_and_by_whom_and_counts(record: Record) -> None:
+    after = created(record, record)
+    assert after == Record(2000.0, record.generation + 1, 0.25, "there", 8, None, record.invalidations)
+    assert after.state(2000.0, 10) == "fresh"
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_creation_clears_an_invalidation_that_came_before_it(hard: bool) -> None:
+    seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=hard)
+    assert created(seen, seen).state(2000.0, 10) == "fresh"
+
+
+@pytest.mark.parametrize(("hard", "state"), [(False, "stale"), (True, "nothing")])
+@pytest.mark.parametrize("first", [NOTHING, created(NOTHING, NOTHING, 1000.0)])
+def test_a_creation_keeps_an_invalidation_that_came_while_it_ran(first: Record, hard: bool, state: State) -> None:
+    after = created(first.invalidate(hard=hard), first)
+    assert after.state(2000.0, 10) == state
+    assert after.createdtime == 2000.0
+    # And the next one, elected on that, clears it.
+    assert created(after, after).state(2000.0, 10) == "fresh"
+
+
+def test_a_second_invalidation_of_what_was_invalidated_already_is_kept_as_well() -> None:
+    seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=False)
+    assert created(seen.invalidate(hard=False), seen).state(2000.0, 10) == "stale"
+
+
+def test_an_invalidation_of_a_sidecar_that_was_deleted_while_it_was_created_is_kept() -> None:
+    seen = created(NOTHING, NOTHING, 1000.0)
+    assert created(NOTHING.invalidate(hard=True), seen).state(2000.0, 10) == "nothing"
+
+
+def test_a_soft_invalidation_does_not_weaken_a_hard_one() -> None:
+    record = created(NOTHING, NOTHING, 1000.0).invalidate(hard=True).invalidate(hard=False)
+    assert record.invalidated == "hard"
+    assert record.state(1000.0, None) == "nothing"
+
+
+def test_a_hard_invalidation_strengthens_a_soft_one() -> None:
+    record = created(NOTHING, NOTHING, 1000.0).invalidate(hard=False).invalidate(hard=True)
+    assert record.state(1000.0, None) == "nothing"
+
+
+@unhurried
+@given(records, st.booleans())
+def test_an_invalidation_changes_nothing_else(record: Record, hard: bool) -> None:
+    after = record.invalidate(hard=hard)
+    assert after.invalidations == record.invalidations + 1
+    assert (after.createdtime, after.generation, after.cost, after.host, after.pid) == (
+        record.createdtime,
+        record.generation,
+        record.cost,
+        record.host,
+        record.pid,
+    )
+
+
+def test_a_clock_that_went_back_while_the_creator_ran_gives_no_negative_cost() -> None:
+    assert NOTHING.created(NOTHING, 2000.0, cost=-3.0, host="there", pid=8).cost == 0.0
