@@ -14,13 +14,22 @@ import os
 import struct
 import sys
 
-__all__ = ["exclusive", "is_exclusively_locked", "shared", "unlock"]
+__all__ = ["exclusive", "find_exclusive", "is_exclusively_locked", "shared", "unlock"]
 
 if not hasattr(fcntl, "F_OFD_SETLK"):
     raise ImportError(
         "dogpile_fs needs open-file-description locks (fcntl F_OFD_SETLK: Linux 3.15 or later, macOS), "
         f"and this Python on {sys.platform} offers none"
     )
+
+
+def _understood(answer: bytes) -> tuple[int, int]:
+    """Kind and first byte of the lock that a ``struct flock`` tells of."""
+    if sys.platform == "darwin":
+        start, _length, _pid, kind, _whence = struct.unpack("qqihh", answer)
+    else:
+        kind, _whence, start, _length, _pid = struct.unpack("hhqqi4x", answer)
+    return kind, start
 
 
 def _request(kind: int, byte: int, length: int = 1) -> bytes:
@@ -30,29 +39,37 @@ def _request(kind: int, byte: int, length: int = 1) -> bytes:
     return struct.pack("hhqqi4x", kind, os.SEEK_SET, byte, length, 0)
 
 
-_IS_FREE = {byte: _request(fcntl.F_UNLCK, byte) for byte in (0, 1)}
-_SHARED = {byte: _request(fcntl.F_RDLCK, byte) for byte in (0, 1)}
-_EXCLUSIVE = {byte: _request(fcntl.F_WRLCK, byte) for byte in (0, 1)}
+_FIRST = range(2)
+_IS_FREE = {byte: _request(fcntl.F_UNLCK, byte) for byte in _FIRST}
+_SHARED = {byte: _request(fcntl.F_RDLCK, byte) for byte in _FIRST}
+_ANYWHERE = _request(fcntl.F_RDLCK, 0, 0)
 
 
 def shared(fd: int, byte: int, *, wait: bool) -> bool:
-    """Lock *byte* (0 or 1) of *fd* against exclusive locks; False if that would have to wait."""
-    return _lock(fd, _SHARED[byte], wait)
+    """Lock *byte* of *fd* against exclusive locks; False if that would have to wait."""
+    return _lock(fd, _request(fcntl.F_RDLCK, byte), wait)
 
 
 def exclusive(fd: int, byte: int, *, wait: bool) -> bool:
-    """Lock *byte* (0 or 1) of *fd* against all other locks; False if that would have to wait."""
-    return _lock(fd, _EXCLUSIVE[byte], wait)
+    """Lock *byte* of *fd* against all other locks; False if that would have to wait."""
+    return _lock(fd, _request(fcntl.F_WRLCK, byte), wait)
 
 
 def unlock(fd: int, byte: int) -> None:
     """Give back the lock on *byte*."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _IS_FREE[byte])
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, byte))
 
 
 def is_exclusively_locked(fd: int, byte: int) -> bool:
-    """Whether another description holds an exclusive lock on *byte*. One system call, nothing is taken."""
+    """Whether another description holds an exclusive lock on *byte* (0 or 1). One system call; the hot path."""
     return fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _SHARED[byte]) != _IS_FREE[byte]
+
+
+def find_exclusive(fd: int) -> int | None:
+    """A byte on which another description holds an exclusive lock, if there is any."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _ANYWHERE)
+    kind, start = _understood(answer)
+    return None if kind == fcntl.F_UNLCK else start
 
 
 def _lock(fd: int, request: bytes, wait: bool) -> bool:

@@ -81,7 +81,7 @@ class Dogpile:
                 directory=directory,
                 mode=mode,
             )
-        self._terms = Terms(scope, scope.read, own_timeout)
+        self._terms = Terms(repr(self.path) if self.path else "the resource", scope, scope.read, own_timeout)
         self._made_with = {"lock": lock, "timeout": timeout, "directory": directory, "mode": mode}
         self.expiretime = expiretime
         if init:
@@ -105,7 +105,8 @@ class Dogpile:
         :param value_fn: returns the value for a caller who was not elected, or raises
             :class:`NeedRegenerationException` if it has none: then it is as if there were no creation yet.
         :param value_and_created_fn: the same, but returns ``(value, createdtime)``, and that createdtime counts.
-        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :param timeout: seconds to wait at most, all waits of this call together but for one's own creator;
+            ``None``: for ever. Default: the object's.
         :returns: on ``with ... as value``: what *creator* or a value function returned, else ``None``.
         :raises LockTimeout: on entering, if the first creation did not end in time.
         :raises WouldDeadlock: on entering from inside the creator, while there is nothing yet.
@@ -256,7 +257,8 @@ class SyncReaderDogpile(Dogpile):
     ) -> Passage:
         """As :meth:`Dogpile.acquire`; inside the block no writer is.
 
-        In a thread that is inside already, what is stale passes through: its creator could not wait for itself.
+        A thread that is inside already is not elected and does not wait for a creator, who may wait for it: it
+        passes through. Only if there is nothing yet and nobody creates does it create itself.
 
         :raises LockTimeout: also if a writer did not leave in time.
         :raises WouldDeadlock: also inside :meth:`acquire_write_lock`.

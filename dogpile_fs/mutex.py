@@ -12,13 +12,17 @@ from __future__ import annotations
 import _thread
 import logging
 import os
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from types import TracebackType
 from typing import Self
 
 from filelock import lock_descriptor, unlock_descriptor
 
+from . import byterange
 from .errors import LockFileError, LockTimeout, NotHeld, WouldDeadlock, explained
 from .forking import forget_in_child, living
 from .lockfile import Description, identity_at
@@ -42,9 +46,10 @@ class FileMutex:
     :param timeout: seconds after which a waiting :meth:`acquire` gives up; ``None``: never.
     :param mode: permission bits of the file if it has to be made; ``None``: what the umask leaves of 0o666.
 
-    Not re-entrant. Any thread of the process may release it (dogpile.cache's asynchronous creators do). It
-    can be pickled; the copy names the same file and holds nothing. Its methods are the ones that
-    dogpile.cache expects of a ``CacheMutex``.
+    Not re-entrant. Any thread of the process may release it (dogpile.cache's asynchronous creators do); until
+    then the thread that acquired it counts as its holder, and must not wait for it. It can be pickled; the copy
+    names the same file and holds nothing. Its methods are the ones that dogpile.cache expects of a
+    ``CacheMutex``.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "one.lock")
@@ -62,9 +67,13 @@ class FileMutex:
         self.path = absolute(path)
         self.timeout = checked_timeout(timeout)
         self.mode = mode
-        # Written by whoever wins or releases the lock, which is the guard: one at a time.
+        # Held by whoever holds the mutex, or waits for the file in this process's name: its threads contend
+        # here, and only one of them for the file.
+        self._threads = threading.Lock()
+        # Read by all, written by who holds that.
         self._held: Description | None = None
         self._owner = 0
+        self._turn = 0
         # In a child: its parent's forking thread held it, and the child may leave the block it was in.
         self._held_by_parent = False
         forget_in_child(self)
@@ -79,17 +88,20 @@ class FileMutex:
         :raises WouldDeadlock: if this thread holds it already.
         :raises LockFileError: if the lock file cannot be opened, made or locked.
         """
-        if not wait:
-            return self._try()
         deadline = deadline_of(timeout, self.timeout)
         if self._try():
             return True
+        if not wait:
+            return False
         self.refuse_to_wait_for_oneself()
-        if not wait_until(self._try, self._take_by_blocking, deadline):
-            raise LockTimeout(
-                f"{self.path!r} did not come free within {deadline.timeout} s. Cure: a longer timeout, or find "
-                "its holder with fuser(1) or in /proc/locks."
-            )
+        if not wait_until(lambda: self._threads.acquire(False), self._threads.acquire, deadline):
+            raise self._timed_out(deadline)
+        try:
+            if not wait_until(self._try_file, self._take_file_by_blocking, deadline):
+                raise self._timed_out(deadline)
+        except BaseException:
+            self._threads.release()
+            raise
         return True
 
     def release(self) -> None:
@@ -103,33 +115,27 @@ class FileMutex:
                 raise NotHeld(f"the mutex {self.path!r} is not held by this object: acquire it first")
             self._held_by_parent = False
             return
-        if not description.is_at_its_path():
-            log.warning(
-                "the lock file %r was deleted or replaced while it was locked: others may have held it at the "
-                "same time. Keep cleaners away from it.",
-                self.path,
-            )
         try:
-            # Not by closing alone: a child between fork and exec has a copy of the descriptor.
+            if not description.is_at_its_path():
+                log.warning(
+                    "the lock file %r was deleted or replaced while it was locked: others may have held it at the "
+                    "same time. Keep cleaners away from it.",
+                    self.path,
+                )
+            # Not by closing alone: a child between fork and exec has a copy of the descriptor. First the mutex,
+            # then the turn: who is woken by its end shall find the mutex free.
             unlock_descriptor(description.fd)
+            byterange.unlock(description.fd, self._turn)
         finally:
             description.close()
+            self._threads.release()
 
     def locked(self) -> bool:
         """Whether anybody holds it, in this process or another.
 
         :raises LockFileError: if there is a lock file that cannot be opened.
         """
-        if self._held is not None:
-            return True
-        try:
-            description = Description.of_lock_file(self.path, create=False)
-        except FileNotFoundError:
-            return False
-        try:
-            return not self._is_only_looked_at(description)
-        finally:
-            description.close()
+        return not self._look(lambda description, turn: False, lambda description: True)
 
     @property
     def held(self) -> bool:
@@ -137,7 +143,7 @@ class FileMutex:
         return self._held is not None
 
     def wait_released(self, deadline: Deadline) -> bool:
-        """Wait until nobody holds it, without taking it: all who wait so wake at once.
+        """Wait until whoever holds it now has released it, without taking it: all who wait so wake at once.
 
         Another may have taken it by the time this returns.
 
@@ -145,7 +151,45 @@ class FileMutex:
         :raises WouldDeadlock: if this thread holds it.
         """
         self.refuse_to_wait_for_oneself()
-        return wait_until(lambda: not self.locked(), self._block_until_released, deadline)
+
+        def wait_for_turn(description: Description, turn: int) -> bool:
+            return wait_until(
+                lambda: byterange.shared(description.fd, turn, wait=False),
+                lambda: byterange.shared(description.fd, turn, wait=True),
+                deadline,
+            )
+
+        def wait_for_foreigner(description: Description) -> bool:
+            return wait_until(lambda: _is_free(description), lambda: flock(description.fd, LOCK_SH), deadline)
+
+        return self._look(wait_for_turn, wait_for_foreigner)
+
+    def _look(
+        self,
+        held_as_turn: Callable[[Description, int], bool],
+        held_by_foreigner: Callable[[Description], bool],
+    ) -> bool:
+        """True if nobody holds it; else what is answered to the turn of its holder.
+
+        Whoever takes no turn is flock(1), filelock, or had no permission to write the file.
+        """
+        try:
+            description = Description.of_lock_file(self.path, create=False)
+        except FileNotFoundError:
+            return True
+        try:
+            for _ in range(_TRIES):
+                turn = byterange.find_exclusive(description.fd)
+                if turn is not None:
+                    return held_as_turn(description, turn)
+                if _is_free(description):
+                    return True
+                time.sleep(_WHILE_ANOTHER_LOOKS)  # or between taking the mutex and taking his turn
+            return held_by_foreigner(description)
+        except OSError as error:
+            raise explained(LockFileError, self.path, "lock", error) from error
+        finally:
+            description.close()
 
     def refuse_to_wait_for_oneself(self) -> None:
         """:raises WouldDeadlock: if this thread holds the lock, through whichever object."""
@@ -161,25 +205,47 @@ class FileMutex:
                 )
 
     def _try(self) -> bool:
-        while self._held is None:
-            description = self._opened()
+        if not self._threads.acquire(False):
+            return False
+        won = False
+        try:
+            won = self._try_file()
+        finally:
+            if not won:
+                self._threads.release()
+        return won
+
+    def _try_file(self) -> bool:
+        while True:
+            description = Description.of_lock_file(self.path, self.mode)
             try:
-                if not self._locked_now(description):
+                if not self._lock_now(description):
                     return False
-                if description.is_at_its_path():
-                    self._won(description)
+                if self._has_won(description):
                     return True
             finally:
                 if self._held is not description:
                     description.close()
-        return False
 
-    def _locked_now(self, description: Description) -> bool:
+    def _take_file_by_blocking(self) -> None:
+        while True:
+            description = Description.of_lock_file(self.path, self.mode)
+            try:
+                flock(description.fd, LOCK_EX)
+                if self._has_won(description):
+                    return
+            except OSError as error:
+                raise explained(LockFileError, self.path, "lock", error) from error
+            finally:
+                if self._held is not description:
+                    description.close()
+
+    def _lock_now(self, description: Description) -> bool:
         try:
             for attempt in range(_TRIES):
                 if lock_descriptor(description.fd, blocking=False):
                     return True
-                if not self._is_only_looked_at(description):
+                if not _is_free(description):
                     return False
                 if attempt:
                     time.sleep(_WHILE_ANOTHER_LOOKS)
@@ -187,39 +253,24 @@ class FileMutex:
             raise explained(LockFileError, self.path, "lock", error) from error
         return False
 
-    def _is_only_looked_at(self, description: Description) -> bool:
-        try:
-            flock(description.fd, LOCK_SH | LOCK_NB)
-        except BlockingIOError:
+    def _has_won(self, description: Description) -> bool:
+        """Hold what *description* has locked, unless that is no longer the file at the path."""
+        if not description.is_at_its_path():
             return False
-        flock(description.fd, LOCK_UN)
-        return True
-
-    def _take_by_blocking(self) -> None:
-        while True:
-            description = self._opened()
-            flock(description.fd, LOCK_EX)
-            if description.is_at_its_path():
-                self._won(description)
-                return
-            description.close()
-
-    def _block_until_released(self) -> None:
-        try:
-            description = Description.of_lock_file(self.path, create=False)
-        except FileNotFoundError:
-            return
-        try:
-            flock(description.fd, LOCK_SH)
-        finally:
-            description.close()
-
-    def _opened(self) -> Description:
-        return Description.of_lock_file(self.path, self.mode)
-
-    def _won(self, description: Description) -> None:
+        # The turn of this hold: a byte that no other has had, so that who waits for its end does not wait for
+        # the end of the next as well, however soon that follows.
+        self._turn = time.monotonic_ns()
+        with suppress(OSError):  # no permission to write the file: then they wait for the mutex itself
+            byterange.exclusive(description.fd, self._turn, wait=False)
         self._owner = _thread.get_ident()
         self._held = description
+        return True
+
+    def _timed_out(self, deadline: Deadline) -> LockTimeout:
+        return LockTimeout(
+            f"{self.path!r} did not come free within {deadline.timeout} s. Cure: a longer timeout, or find "
+            "its holder with fuser(1) or in /proc/locks."
+        )
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -234,12 +285,23 @@ class FileMutex:
         if self._held is not None and self._owner == _thread.get_ident():
             self._held_by_parent = True  # or by its parent's parent: it stays true until it is left
         self._held = None
+        self._threads = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _unpickled, (self.path, self.timeout, self.mode)
 
     def __repr__(self) -> str:
         return f"<FileMutex {self.path!r}{' held' if self.held else ''}>"
+
+
+def _is_free(description: Description) -> bool:
+    """Whether nobody has locked the mutex, but for those who look as this does."""
+    try:
+        flock(description.fd, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return False
+    flock(description.fd, LOCK_UN)
+    return True
 
 
 def _unpickled(path: str, timeout: float | None, mode: int | None) -> FileMutex:

@@ -22,13 +22,20 @@ import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import monotonic, time
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any
 
-from .errors import NO_PERMISSION, LockFileError, LockTimeout, NeedRegenerationException, SidecarError
+from .errors import (
+    NO_PERMISSION,
+    LockFileError,
+    LockTimeout,
+    NeedRegenerationException,
+    SidecarError,
+    WouldDeadlock,
+)
 from .record import CLOCK_TOLERANCE, Record, State
 from .scope import ReadWriteLock, Scope
-from .waiting import FOREVER, Timeout, deadline_of
+from .waiting import Deadline, Timeout, checked_timeout
 
 __all__ = ["Passage", "ReadingPassage", "Terms", "stamped"]
 
@@ -47,6 +54,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.010
 class Terms:
     """What all passages of one Dogpile share."""
 
+    #: What is coordinated, for messages.
+    name: str
     scope: Scope
     read: Callable[[], Record]
     timeout: float | None
@@ -62,12 +71,13 @@ class Passage:
     """What ``Dogpile.acquire`` returns. To be entered once."""
 
     __slots__ = (
+        "_deadline",
         "created",
         "creator",
-        "deadline",
         "must_create",
         "seen",
         "terms",
+        "timeout",
         "value_and_created_fn",
         "value_fn",
     )
@@ -84,9 +94,8 @@ class Passage:
         self.creator = creator
         self.value_fn = value_fn
         self.value_and_created_fn = value_and_created_fn
-        self.deadline = (
-            FOREVER if timeout is ... and terms.timeout is None else deadline_of(timeout, terms.timeout)
-        )
+        self.timeout = terms.timeout if isinstance(timeout, EllipsisType) else checked_timeout(timeout)
+        self._deadline: Deadline | None = None
         self.must_create = False
         self.created = False
 
@@ -109,6 +118,13 @@ class Passage:
                 self.terms.scope.change(self._missed)
             except SidecarError as failure:  # it must not hide the user's own exception
                 log.warning("a missing value is not invalidated: %s", failure)
+
+    @property
+    def deadline(self) -> Deadline:
+        """Of all waits of this passage, from the first on; what the creator takes does not count."""
+        if self._deadline is None:
+            self._deadline = Deadline(self.timeout)
+        return self._deadline
 
     def pass_or_create(self) -> Any:
         """The algorithm, from the record seen last on. Returns the block's value."""
@@ -136,7 +152,7 @@ class Passage:
     def create_in_any_case(self) -> None:
         """Wait for the mutex and create, however fresh the resource is."""
         scope = self.terms.scope
-        scope.mutex.acquire(timeout=self.deadline.timeout)
+        self._acquire_mutex()
         try:
             self.seen = scope.look()
             self._make_sure_it_can_be_stamped()
@@ -152,6 +168,7 @@ class Passage:
         value = self.creator()
         cost = monotonic() - started
         self.created = True
+        self._deadline = None
         if self.terms.scope.mutex.held:
             now, before = time(), self.seen
 
@@ -191,7 +208,7 @@ class Passage:
         if not self.must_create:
             if monotonic() < terms.next_election:
                 return False
-            if terms.readers is not None and terms.readers.reading:
+            if self._is_reading():
                 return False  # inside its own outer block: its creator could not wait for readers
         try:
             if terms.scope.mutex.acquire(wait=False):
@@ -210,6 +227,14 @@ class Passage:
         creator sleeps until one comes along.
         """
         scope = self.terms.scope
+        if self._is_reading():
+            # Its creator may wait for this thread to leave its outer block, so this thread must not wait for it.
+            # Nor need it: what it reads there stays until it leaves.
+            if self.creator is not None and scope.mutex.acquire(wait=False):
+                return None, "nothing"
+            if self.must_create or self.value_fn is not None or self.value_and_created_fn is not None:
+                raise self._would_deadlock("a reader")
+            return None, "stale"
         pause = 0.0
         while True:
             if self.creator is not None and scope.mutex.acquire(wait=False):
@@ -236,7 +261,7 @@ class Passage:
             return value
         try:
             self._make_sure_it_can_be_stamped()
-        except SidecarError as error:
+        except (SidecarError, LockFileError) as error:
             if state == "nothing":
                 raise
             self._pass_for_lack_of_permission(error)
@@ -252,6 +277,8 @@ class Passage:
     def _make_sure_it_can_be_stamped(self) -> None:
         # What stands there, written again: a full disk or a lack of permission shows before the work is done.
         self.terms.scope.change(lambda record: record)
+        if self.terms.readers is not None:
+            self.terms.readers.make_file()  # for readers who may not
 
     def _pass_for_lack_of_permission(self, error: LockFileError | SidecarError) -> None:
         """Let who may only read go on with what is stale; raise what is not his fault."""
@@ -260,9 +287,30 @@ class Passage:
         self.terms.next_election = monotonic() + _AFTER_REFUSAL
         log.warning("passing through what is stale: %s", error)
 
+    def _is_reading(self) -> bool:
+        """Whether this thread is inside as a reader. As a writer, it has no business here."""
+        readers = self.terms.readers
+        inside = "" if readers is None else readers.inside()
+        if inside == "writer":
+            raise self._would_deadlock("the writer")
+        return inside == "reader"
+
+    def _acquire_mutex(self) -> None:
+        mutex = self.terms.scope.mutex
+        if not self._is_reading():
+            mutex.acquire(timeout=self.timeout)
+        elif not mutex.acquire(wait=False):
+            raise self._would_deadlock("a reader")
+
+    def _would_deadlock(self, inside: str) -> WouldDeadlock:
+        return WouldDeadlock(
+            f"this thread is inside {self.terms.name} as {inside}, and a creator may wait for it: it would wait "
+            "for itself, for ever. Cure: leave the block before you create."
+        )
+
     def _timed_out(self) -> LockTimeout:
         return LockTimeout(
-            f"the first creation did not end within {self.deadline.timeout} s. "
+            f"the first creation of {self.terms.name} did not end within {self.timeout} s. "
             "Cure: a longer timeout, or create ahead with refresh()."
         )
 

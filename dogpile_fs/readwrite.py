@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_UN, flock
 from time import monotonic
+from typing import Literal
 
 from . import room
 from .errors import LockTimeout, NotHeld, WouldDeadlock
 from .forking import forget_in_child, living
 from .lockfile import Description, identity_at
 from .paths import absolute
-from .waiting import INHERIT, NOW, Deadline, Timeout, checked_timeout, deadline_of
+from .waiting import INHERIT, NOW, Deadline, Timeout, checked_timeout, deadline_of, wait_until
 
 __all__ = ["ReadHold", "ReadWriteFileLock"]
 
@@ -37,11 +38,12 @@ _LOOK_EVERY = 0.010
 class _Readers:
     """The description through which this process's readers are in the room, and how many they are."""
 
-    __slots__ = ("count", "description")
+    __slots__ = ("count", "description", "room_locked")
 
     def __init__(self, description: Description) -> None:
         self.description = description
         self.count = 0
+        self.room_locked = True
 
 
 class ReadHold:
@@ -82,12 +84,16 @@ class ReadWriteFileLock:
         self.path = absolute(path)
         self.timeout = checked_timeout(timeout)
         self.mode = mode
-        # Read and written with the guard held; nobody waits while he holds it.
-        self._guard = threading.Lock()
+        # Read and written with the guard held; nobody waits while he holds it. Re-entrant, because the garbage
+        # collector or a signal handler may leave a block at any moment, also while this thread is in enter():
+        # so whoever comes is counted before he locks the room, and nobody unlocks it under him.
+        self._guard = threading.RLock()
         self._readers: _Readers | None = None
         self._holds: dict[int, ReadHold] = {}
         self._look_at = 0.0
-        # Written by the thread that is the writer; which that is the kernel decides.
+        # Held by this process's writer, or by the one of its threads that waits to be: the others contend here.
+        self._writers = threading.Lock()
+        # Read by all, written by who holds that.
         self._writing: Description | None = None
         self._writer = 0
         # In a child: how often its parent's forking thread had entered, and may be left.
@@ -138,18 +144,32 @@ class ReadWriteFileLock:
         :raises LockFileError: if the lock file cannot be opened for writing, made or locked.
         """
         deadline = deadline_of(timeout, self.timeout) if wait else NOW
-        if wait and (inside := self._inside_as()):
+        if wait and (inside := self.inside()):
             raise WouldDeadlock(
                 f"this thread is inside {self.path!r} as a {inside} and would wait for itself, for ever. "
                 "Cure: leave the block before you write."
             )
+        if not wait_until(lambda: self._writers.acquire(False), self._writers.acquire, deadline):
+            if not wait:
+                return False
+            raise self._timed_out("another writer did not leave", deadline)
+        try:
+            if self._enter_as_writer(deadline):
+                return True
+            if wait:
+                raise self._timed_out("readers or a writer did not leave", deadline)
+        except BaseException:
+            self._writers.release()
+            raise
+        self._writers.release()
+        return False
+
+    def _enter_as_writer(self, deadline: Deadline) -> bool:
         while True:
             description = Description.of_lock_file(self.path, self.mode, write=True)
             try:
                 if not room.enter_as_writer(description, deadline):
-                    if not wait:
-                        return False
-                    raise self._timed_out("readers or a writer did not leave", deadline)
+                    return False
                 if description.is_at_its_path():
                     self._writer, self._writing = _thread.get_ident(), description
                     return True
@@ -175,7 +195,10 @@ class ReadWriteFileLock:
                 "the same time. Keep cleaners away from it.",
                 self.path,
             )
-        room.leave_as_writer(description)
+        try:
+            room.leave_as_writer(description)
+        finally:
+            self._writers.release()
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         """:meth:`acquire_write_lock`, for those who need a plain mutex (dogpile.cache's election does)."""
@@ -210,12 +233,15 @@ class ReadWriteFileLock:
             hold = self._holds.get(me)
             if hold is not None:
                 hold.depth += 1
-                return hold
+                if hold.depth > 1:
+                    return hold
             readers = self._readers
-            if readers is not None and self._goes_straight_in(readers):
+            if readers is not None:
                 readers.count += 1
-                hold = self._holds[me] = ReadHold(readers, me)
-                return hold
+                if self._goes_straight_in(readers):
+                    hold = self._holds[me] = ReadHold(readers, me)
+                    return hold
+                self._uncount(readers)
         return self._enter_slowly(me, deadline)
 
     def leave(self, hold: ReadHold) -> None:
@@ -228,22 +254,29 @@ class ReadWriteFileLock:
             if hold.depth:
                 return
             del self._holds[hold.owner]
-            readers.count -= 1
-            if readers.count == 0:
-                flock(readers.description.fd, LOCK_UN)
-                if readers is not self._readers:
-                    readers.description.close()
+            self._uncount(readers)
 
-    @property
-    def reading(self) -> bool:
-        """Whether this thread is inside as a reader, through this object."""
-        return _thread.get_ident() in self._holds
+    def _uncount(self, readers: _Readers) -> None:
+        readers.count -= 1
+        if readers.count == 0:
+            readers.room_locked = False
+            flock(readers.description.fd, LOCK_UN)
+            if readers is not self._readers:
+                readers.description.close()
+
+    def make_file(self) -> None:
+        """Make the lock file if it is missing, for those who may not.
+
+        :raises LockFileError: if it cannot be made.
+        """
+        Description.of_lock_file(self.path, self.mode).close()
 
     def _goes_straight_in(self, readers: _Readers) -> bool:
-        """Lock the room for *readers* if the door is open; the guard is held."""
+        """Lock the room for *readers*, of whom this thread is counted as one, if the door is open."""
         description = readers.description
-        if not room.enter_while_open(description.fd, inside=readers.count > 0):
+        if not room.enter_while_open(description.fd, inside=readers.room_locked):
             return False
+        readers.room_locked = True
         now = monotonic()
         if now < self._look_at:
             return True
@@ -252,12 +285,10 @@ class ReadWriteFileLock:
             return True
         # Deleted or replaced: those inside stay with the old file, newcomers go to the new one.
         self._readers = None
-        if readers.count == 0:
-            description.close()
         return False
 
     def _enter_slowly(self, me: int, deadline: Deadline) -> ReadHold:
-        inside = self._inside_as()
+        inside = self.inside()
         if inside == "writer":
             raise WouldDeadlock(
                 f"this thread is inside {self.path!r} as the writer and would wait for itself, for ever. "
@@ -289,21 +320,18 @@ class ReadWriteFileLock:
             hold = self._holds[me] = ReadHold(readers, me)
             return hold
 
-    def _inside_as(self) -> str:
-        """``"writer"`` or ``"reader"`` if this thread is inside, through whichever object; else ``""``."""
+    def inside(self) -> Literal["reader", "writer", ""]:
+        """As what this thread is inside, through whichever object of this process; ``""`` if it is not."""
         me = _thread.get_ident()
-        here: tuple[int, int] | None = None
         for lock in living(ReadWriteFileLock):
-            for kind, held in (
-                ("writer", lock._writing if lock._writer == me else None),
-                ("reader", lock._description_read_by(me)),
-            ):
-                if held is None:
-                    continue
-                here = here or identity_at(self.path)
-                if lock is self or held.identity == here:
-                    return kind
+            if lock._writer == me and self._is_the_file_of(lock, lock._writing):
+                return "writer"
+            if self._is_the_file_of(lock, lock._description_read_by(me)):
+                return "reader"
         return ""
+
+    def _is_the_file_of(self, lock: ReadWriteFileLock, held: Description | None) -> bool:
+        return held is not None and (lock is self or held.identity == identity_at(self.path))
 
     def _description_read_by(self, me: int) -> Description | None:
         hold = self._holds.get(me)
@@ -324,7 +352,8 @@ class ReadWriteFileLock:
         self._holds = {}
         self._readers = None
         self._writing = None
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()
+        self._writers = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _unpickled, (self.path, self.timeout, self.mode)

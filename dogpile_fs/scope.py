@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from .forking import forget_in_child
 from .mutex import FileMutex
@@ -38,8 +38,8 @@ class Mutex(Protocol):
 class ReadWriteLock(Protocol):
     """Synchronizes readers while a resource is swapped."""
 
-    @property
-    def reading(self) -> bool: ...
+    def inside(self) -> Literal["reader", "writer", ""]: ...
+    def make_file(self) -> None: ...
     def enter(self, deadline: Deadline) -> Any: ...
     def leave(self, hold: Any) -> None: ...
     def acquire_write_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool: ...
@@ -70,7 +70,7 @@ class ThreadScope:
         self.read = self.look = self._read
         self._timeout = timeout
         self._record = NOTHING
-        self._changing = threading.Condition(threading.Lock())
+        self._changing = threading.Condition()
         forget_in_child(self)
 
     def change(self, make: Callable[[Record], Record]) -> None:
@@ -86,7 +86,7 @@ class ThreadScope:
         return ThreadReadWriteLock(self._timeout)
 
     def after_fork(self) -> None:
-        self._changing = threading.Condition(threading.Lock())  # the record itself is the child's as well
+        self._changing = threading.Condition()  # the record itself is the child's as well
 
     def _read(self) -> Record:
         return self._record
@@ -108,7 +108,7 @@ class ProcessScope:
         self._rwlock_path = base + ".dogpile.rwlock"
         self._timeout = timeout
         self._mode = mode
-        self.sidecar = Sidecar(base + ".dogpile", mode)
+        self.sidecar = Sidecar(base + ".dogpile", mode, timeout)
         self.mutex: Mutex = (
             BorrowedMutex(lock)
             if lock is not None

@@ -21,7 +21,7 @@ def checked_seconds(name: str, value: Any, *, least: float = 0.0) -> float:
     try:
         seconds = float(value)
     except OverflowError:
-        seconds = math.inf if int(value) > 0 else -math.inf
+        seconds = math.inf if value == abs(value) else -math.inf
     if math.isnan(seconds) or seconds < least:
         raise ValueError(f"{name} must be {least:g} or more seconds, not {value!r}")
     return seconds

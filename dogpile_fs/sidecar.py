@@ -19,10 +19,10 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from time import monotonic
 
 from . import forking
-from .errors import NO_PERMISSION, SidecarError, explained
+from .errors import NO_PERMISSION, LockTimeout, SidecarError, explained
 from .lockfile import Description, open_regular
 from .record import NOTHING, SIZE, NewerFormat, Record, decode, encode
-from .waiting import FOREVER, Deadline, wait_until
+from .waiting import Deadline, wait_until
 
 __all__ = ["Sidecar"]
 
@@ -37,9 +37,10 @@ _PATIENCE = 1.0
 class Sidecar:
     """The sidecar file at *path*; :meth:`read`, :meth:`look` and :meth:`change` may be called by any thread."""
 
-    def __init__(self, path: str, mode: int | None = None) -> None:
+    def __init__(self, path: str, mode: int | None = None, timeout: float | None = None) -> None:
         self.path = path
         self.mode = mode
+        self.timeout = timeout
         # What was read last: from where, which bytes, what they mean. One tuple, so that a thread sees
         # all of it or none. The description closes when the last thread that uses it lets go.
         self._seen: tuple[Description | None, bytes, Record] = (None, b"", NOTHING)
@@ -106,11 +107,12 @@ class Sidecar:
         The file is made if it is missing. If this fails or the process dies, the old record stands.
 
         :raises SidecarError: if it cannot be opened or written, or was written by a newer format.
+        :raises LockTimeout: if a foreign hand keeps it locked.
         """
         try:
             while not self._changed(make):
                 pass
-        except SidecarError:
+        except (SidecarError, LockTimeout):
             raise
         except OSError as error:
             raise explained(SidecarError, self.path, "write the sidecar", error) from error
@@ -120,7 +122,11 @@ class Sidecar:
             fd = open_regular(self.path, os.O_RDWR, self.mode, create=True)
             description = Description(self.path, fd)
         try:
-            _wait_for_lock(description, LOCK_EX, FOREVER)
+            if not _wait_for_lock(description, LOCK_EX, Deadline(self.timeout)):
+                raise LockTimeout(
+                    f"somebody kept the sidecar {self.path!r} locked for {self.timeout} s. Cure: find who it is "
+                    "with fuser(1) or in /proc/locks; dogpile_fs itself does so for microseconds."
+                )
             if not description.is_at_its_path():
                 return False
             data = os.pread(description.fd, SIZE, 0)

@@ -11,7 +11,8 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
 from .errors import LockTimeout, NotHeld, WouldDeadlock
 from .forking import forget_in_child
@@ -34,7 +35,8 @@ class ThreadMutex:
         self.timeout = timeout
         # Read and written with the condition held.
         self._owner: int | None = None
-        self._condition = threading.Condition(threading.Lock())
+        self._releases = 0
+        self._condition = threading.Condition()
         # In a child: its parent's forking thread held it, and the child may leave the block it was in.
         self._held_by_parent = False
         forget_in_child(self)
@@ -42,7 +44,7 @@ class ThreadMutex:
     def after_fork(self) -> None:
         self._held_by_parent |= self._owner == _thread.get_ident()
         self._owner = None
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = threading.Condition()
 
     @property
     def held(self) -> bool:
@@ -71,12 +73,24 @@ class ThreadMutex:
                 self._held_by_parent = False
                 return
             self._owner = None
+            self._releases += 1
             self._condition.notify_all()
 
     def wait_released(self, deadline: Deadline) -> bool:
         with self._condition:
             self._refuse_to_wait_for_oneself()
-            return wait_for(self._condition, lambda: self._owner is None, deadline)
+            # The end of this hold counts, however soon the next one follows.
+            before = self._releases
+            return wait_for(self._condition, lambda: self._owner is None or self._releases != before, deadline)
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
 
     def _refuse_to_wait_for_oneself(self) -> None:
         if self._owner == _thread.get_ident():
@@ -158,7 +172,7 @@ class ThreadReadWriteLock:
         self._readers_waiting: set[int] = set()
         self._writer: int | None = None
         self._writers_waiting = 0
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = threading.Condition()
         # In a child: how often its parent's forking thread had entered, and may be left.
         self._parents_stays = 0
         forget_in_child(self)
@@ -169,9 +183,24 @@ class ThreadReadWriteLock:
         self.__init__(self.timeout)  # type: ignore[misc]  # as good as new is the meaning
         self._parents_stays = stays
 
-    @property
-    def reading(self) -> bool:
-        return _thread.get_ident() in self._readers
+    def inside(self) -> Literal["reader", "writer", ""]:
+        me = _thread.get_ident()
+        return "writer" if self._writer == me else "reader" if me in self._readers else ""
+
+    def make_file(self) -> None:
+        """There is none."""
+
+    def acquire_read_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
+        try:
+            self.enter(deadline_of(timeout, self.timeout) if wait else NOW)
+        except (LockTimeout, WouldDeadlock):
+            if wait:
+                raise
+            return False
+        return True
+
+    def release_read_lock(self) -> None:
+        self.leave(_thread.get_ident())
 
     def enter(self, deadline: Deadline) -> int:
         me = _thread.get_ident()

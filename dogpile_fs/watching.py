@@ -12,30 +12,53 @@ import select
 import time
 from collections.abc import Callable
 
+from . import forking
 from .waiting import Deadline, cooperative
 
 __all__ = ["wait_for_change"]
 
 _PAUSE = 0.010
+_LONGEST = 1.0
 
 # <sys/inotify.h>: written, made, moved here
 _IN_MODIFY, _IN_CREATE, _IN_MOVED_TO = 0x2, 0x100, 0x80
 
 
+class _Watch:
+    """An inotify descriptor; a forked child closes it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        forking.forget_in_child(self)
+
+    def after_fork(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 def wait_for_change(path: str, changed: Callable[[], bool], deadline: Deadline) -> None:
-    """Wait until something is made, moved or written at *path* or near it, or *deadline* comes.
+    """Wait until something is made, moved or written in the directory of *path*, or *deadline* comes.
+
+    It may return sooner, and does so at least once a second: a watch does not see that the whole directory was
+    replaced, nor what another host does on a network file system.
 
     :param changed: asked once the watch stands, so that nothing can happen between a look and the watch.
     """
     if not cooperative():
-        watch = _watch(os.path.dirname(path))
-        if watch >= 0:
+        with forking.opening:
+            fd = _watch(os.path.dirname(path))
+            watch = _Watch(fd)
+        if fd >= 0:
             try:
                 if not changed():
-                    _wait_for_input(watch, deadline)
+                    _wait_for_input(fd, min(deadline.left, _LONGEST))
                 return
             finally:
-                os.close(watch)
+                watch.close()
     time.sleep(min(_PAUSE, deadline.left))
 
 
@@ -54,8 +77,8 @@ def _watch(directory: str) -> int:
     return watch
 
 
-def _wait_for_input(fd: int, deadline: Deadline) -> None:
+def _wait_for_input(fd: int, seconds: float) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     # Rounded up: to wake before the deadline would mean to wait again.
-    poll.poll(None if deadline.at == math.inf else min(math.ceil(deadline.left * 1000), 2**31 - 1))
+    poll.poll(math.ceil(seconds * 1000))

@@ -565,7 +565,7 @@ def test_who_may_only_read_is_told_when_there_is_nothing_yet(kind: type[Dogpile]
             pass
         assert not dogpile.status().creating
         # Without a creator he waits for one.
-        with raises(LockTimeout, "the first creation did not end within 0.05 s", "Cure: "):
+        with raises(LockTimeout, repr(foreign.path), "did not end within 0.05 s", "Cure: "):
             promptly(lambda: dogpile.acquire(timeout=0.05).__enter__())
 
     foreign.run(only_read)
@@ -1311,8 +1311,8 @@ def test_no_descriptor_is_left_when_objects_are_dropped(path: str) -> None:
         dogpile = SyncReaderDogpile(3600, f"{path}.{number}")
         with dogpile.acquire(nothing):
             pass
-        FileMutex(path + ".lock").acquire()
-        ReadWriteFileLock(path + ".rwlock").acquire_read_lock()
+        assert FileMutex(path + ".lock").acquire(wait=False), "a dropped mutex is still locked"
+        assert ReadWriteFileLock(path + ".rwlock").acquire_write_lock(wait=False), "a dropped lock is still locked"
     del dogpile
     assert descriptors() == before
 

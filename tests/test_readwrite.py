@@ -100,7 +100,7 @@ def test_a_read_may_be_left_by_another_thread_through_what_enter_returned(path: 
     lock = ReadWriteFileLock(path)
     hold = lock.enter(FOREVER)
     assert in_thread(lambda: lock.leave(hold)) is None
-    assert not lock.reading
+    assert not lock.inside()
     assert ReadWriteFileLock(path).acquire_write_lock(wait=False)
 
 

@@ -67,7 +67,7 @@ def test_a_forked_child_may_leave_its_parents_block(mutex: ThreadMutex | Borrowe
 
     assert ended_well(in_child(leave))
     assert mutex.held
-    assert lock.reading
+    assert lock.inside() == "reader"
     assert in_thread(lambda: lock.acquire_write_lock(wait=False)) is False
 
 
@@ -78,9 +78,9 @@ def test_threads_read_together_and_write_alone() -> None:
     assert in_thread(lambda: lock.leave(lock.enter(NOW))) is None
     assert in_thread(lambda: lock.acquire_write_lock(timeout=0.01)).__class__ is LockTimeout
     lock.leave(hold)
-    assert lock.reading
+    assert lock.inside() == "reader"
     lock.leave(hold)
-    assert not lock.reading
+    assert not lock.inside()
 
 
 def test_a_writer_keeps_all_others_out_until_he_leaves() -> None:
