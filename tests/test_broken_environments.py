@@ -22,6 +22,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from fcntl import LOCK_EX, flock
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from dogpile_fs import (
     FileMutex,
     LockFileError,
     LockTimeout,
+    NeedRegenerationException,
     NotHeld,
     PathError,
     ReadWriteFileLock,
@@ -490,8 +492,9 @@ def test_who_may_only_read_passes_through_what_is_fresh(kind: type[Dogpile], for
     created_by_root(foreign.path, 0o444)
 
     def only_read() -> None:
-        dogpile = kind(3600, foreign.path)
+        dogpile = kind(3600, foreign.path, init=True)
         assert dogpile.status().state == "fresh"
+        assert dogpile.status().generation == 1
         assert not dogpile.status().creating
         for _ in range(3):
             with dogpile.acquire(unwanted):
@@ -1392,6 +1395,14 @@ def test_locks_of_thread_scope_that_are_not_held_are_not_released() -> None:
 # Waiting for oneself.
 
 
+class MyMutex(FileMutex):
+    """A user's own kind of mutex."""
+
+
+class MyLock(ReadWriteFileLock):
+    """A user's own kind of lock."""
+
+
 def ways_to_wait(dogpile: Dogpile) -> list[Callable[[], object]]:
     """For a creation, that is, while there is nothing yet."""
     return [
@@ -1402,11 +1413,12 @@ def ways_to_wait(dogpile: Dogpile) -> list[Callable[[], object]]:
     ]
 
 
-def test_a_mutex_within_itself_would_wait_for_ever(path: str) -> None:
+@pytest.mark.parametrize("kind", [FileMutex, MyMutex])
+def test_a_mutex_within_itself_would_wait_for_ever(kind: type[FileMutex], path: str) -> None:
     def enter_twice() -> None:
-        with FileMutex(path) as mutex:
-            for inner in (mutex, FileMutex(path)):
-                for timeout in (None, 50, 0):
+        with kind(path) as mutex:
+            for inner in (mutex, kind(path), FileMutex(path)):
+                for timeout in (0, 50, None):
                     with raises(WouldDeadlock, repr(path), "Cure: do not acquire it again inside"):
                         inner.acquire(timeout=timeout)
                 assert not inner.acquire(wait=False)
@@ -1467,20 +1479,21 @@ def test_with_a_borrowed_lock_an_acquire_in_its_own_creator_would_wait_for_ever_
     assert dogpile.status().state == "fresh"
 
 
+@pytest.mark.parametrize("kind", [ReadWriteFileLock, MyLock])
 @pytest.mark.parametrize("same", [True, False], ids=["same object", "second object"])
-def test_of_read_and_write_only_reads_nest(path: str, same: bool) -> None:
+def test_of_read_and_write_only_reads_nest(path: str, same: bool, kind: type[ReadWriteFileLock]) -> None:
     def nest() -> None:
-        lock = ReadWriteFileLock(path)
+        lock = kind(path)
         inner = lock if same else ReadWriteFileLock(path)
         with lock.read():
             with inner.read():
                 pass
-            for timeout in (None, 50, 0):
+            for timeout in (0, 50, None):
                 with raises(WouldDeadlock, repr(path), "as a reader", "Cure: leave the block before you write"):
                     inner.acquire_write_lock(timeout=timeout)
             assert not inner.acquire_write_lock(wait=False)
         with lock.write():
-            for timeout in (None, 50, 0):
+            for timeout in (0, 50, None):
                 with raises(WouldDeadlock, repr(path), "as a writer", "Cure: leave the block before you write"):
                     inner.acquire_write_lock(timeout=timeout)
                 with raises(WouldDeadlock, repr(path), "as the writer", "Cure: leave the write block"):
@@ -1642,3 +1655,27 @@ def test_what_is_raised_inside_the_block_reaches_its_caller_and_the_creation_sta
     assert dogpile.status().state == "fresh"
     with dogpile.acquire_write_lock(timeout=0):
         pass
+
+
+@pytest.mark.parametrize("trouble", [make_directory, make_newer, None], ids=["directory", "newer", "locked"])
+def test_a_sidecar_that_cannot_be_written_does_not_hide_what_the_block_raises(
+    trouble: Callable[[str], None] | None, path: str, logged: pytest.LogCaptureFixture
+) -> None:
+    dogpile = Dogpile(3600, path, timeout=0.02)
+    assert creations(dogpile) == 1
+    error = NeedRegenerationException()
+
+    def miss() -> None:
+        with dogpile.acquire():
+            if trouble is not None:
+                trouble(path + ".dogpile")
+            raise error
+
+    fd = os.open(path + ".dogpile", os.O_RDONLY)
+    if trouble is None:
+        flock(fd, LOCK_EX)
+    with pytest.raises(NeedRegenerationException) as caught:
+        miss()
+    os.close(fd)
+    assert caught.value is error
+    assert repr(path + ".dogpile") in logged.messages[-1]

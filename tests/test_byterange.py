@@ -117,6 +117,48 @@ def test_asking_takes_nothing(opened: Opened, byte: int) -> None:
     assert byterange.exclusive(other, byte, wait=False)
 
 
+FAR = 2**62
+
+
+@pytest.mark.parametrize("far", [2, 1000, FAR])
+def test_any_byte_can_be_locked(opened: Opened, far: int) -> None:
+    one, other = opened(), opened()
+    assert byterange.exclusive(one, far, wait=False)
+    assert not byterange.exclusive(other, far, wait=False)
+    assert not byterange.shared(other, far, wait=False)
+    assert byterange.exclusive(other, far - 1, wait=False)
+    assert byterange.exclusive(other, far + 1, wait=False)
+    byterange.unlock(one, far)
+    assert byterange.exclusive(other, far, wait=False)
+
+
+@pytest.mark.parametrize("far", [0, 1, 1000, FAR])
+def test_anothers_exclusive_lock_is_found_wherever_it_is(opened: Opened, far: int) -> None:
+    one, other = opened(), opened(os.O_RDONLY)
+    assert byterange.find_exclusive(other) is None
+    byterange.shared(one, far, wait=False)
+    assert byterange.find_exclusive(other) is None
+    byterange.exclusive(one, far, wait=False)
+    assert byterange.find_exclusive(other) == far
+    assert byterange.find_exclusive(one) is None, "one's own"
+    byterange.shared(other, far + 1, wait=False)
+    assert byterange.find_exclusive(other) == far
+    byterange.unlock(one, far)
+    assert byterange.find_exclusive(other) is None
+
+
+def test_of_several_exclusive_locks_one_is_found(opened: Opened) -> None:
+    holders = {byte: opened() for byte in (1, 7, FAR)}
+    for byte, fd in holders.items():
+        byterange.exclusive(fd, byte, wait=False)
+    asking = opened()
+    for _ in range(3):
+        found = byterange.find_exclusive(asking)
+        assert found in holders
+        opened.close(holders.pop(found))
+    assert byterange.find_exclusive(asking) is None
+
+
 def test_they_are_blind_to_flock_and_flock_to_them(opened: Opened, byte: int) -> None:
     one, other, third = opened(), opened(), opened()
     fcntl.flock(one, fcntl.LOCK_EX)
@@ -164,6 +206,8 @@ def test_what_the_system_refuses_is_not_told_as_contention(opened: Opened, wait:
             lock(fd, 0, wait=wait)
     with pytest.raises(OSError, match="Bad file descriptor"):
         byterange.is_exclusively_locked(fd, 0)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        byterange.find_exclusive(fd)
 
 
 @pytest.mark.parametrize("kind", ["shared", "exclusive"])

@@ -407,6 +407,7 @@ def test_a_lock_is_given_back_when_its_process_is_killed_though_its_child_lives_
         record.write("enough")
 
 
+@pytest.mark.forks_among_threads
 def test_no_child_has_a_descriptor_that_it_does_not_know_of(path: str, processes: Processes) -> None:
     enough = threading.Event()
 

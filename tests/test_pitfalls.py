@@ -165,6 +165,7 @@ def test_a_child_forked_inside_the_creator_neither_stamps_nor_frees_the_mutex(pa
     assert dogpile.status().generation == 1
 
 
+@pytest.mark.forks_among_threads
 def test_forks_while_other_threads_lock_leave_no_child_hanging(path: str) -> None:
     dogpile = SyncReaderDogpile(0.001, path)
     stop = threading.Event()
@@ -194,6 +195,7 @@ def test_forks_while_other_threads_lock_leave_no_child_hanging(path: str) -> Non
             user.join()
 
 
+@pytest.mark.forks_among_threads
 def test_thread_scope_forked_while_a_thread_creates_starts_free_in_the_child() -> None:
     dogpile = SyncReaderDogpile(3600)
     creating, enough = threading.Event(), threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import FileMutex, PathError, ReadWriteFileLock
+from dogpile_fs import Dogpile, FileMutex, PathError, ReadWriteFileLock
 from dogpile_fs.paths import checked_resource
 from dogpile_fs.record import NOTHING, Record
 from dogpile_fs.scope import ProcessScope, ThreadScope
@@ -192,6 +193,17 @@ def test_a_directory_given_relative_to_the_current_one_stays_where_it_was(
     monkeypatch.chdir("/")
     use_all_of(scope)
     assert len(coordination_files(locks)) == 3
+
+
+def test_a_directory_given_relative_to_the_current_one_is_the_same_after_a_pickle(
+    path: str, locks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dogpile = Dogpile(3600, path, directory="locks", init=True)
+    pickled = pickle.dumps(dogpile)
+    (tmp_path / "elsewhere" / "locks").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(pickled).status().generation == 1
 
 
 def test_with_a_directory_that_of_the_resource_need_not_exist_yet(tmp_path: Path, locks: str) -> None:

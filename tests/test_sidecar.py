@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import SidecarError
+from dogpile_fs import LockTimeout, SidecarError
 from dogpile_fs.record import NOTHING, SIZE, Record, decode, encode
 from dogpile_fs.sidecar import Sidecar
 
@@ -322,6 +322,23 @@ def test_a_record_that_was_torn_by_a_writers_death_is_nothing_at_once(
         assert sidecar.read() == NOTHING
 
 
+@pytest.mark.parametrize("kind", [LOCK_SH, LOCK_EX], ids=["shared", "exclusive"])
+def test_a_foreign_lock_holds_up_a_change_no_longer_than_its_timeout(path: str, kind: int) -> None:
+    sidecar = Sidecar(path, timeout=0.02)
+    sidecar.change(to(OLD))
+    fd = os.open(path, os.O_RDONLY)
+    flock(fd, kind)
+    for _ in range(2):
+        with pytest.raises(LockTimeout) as caught:
+            promptly(lambda: sidecar.change(to(NEW)))
+        for part in (repr(path), "locked for 0.02 s", "Cure: find who it is"):
+            assert part in str(caught.value)
+    assert sidecar.look() == OLD
+    os.close(fd)
+    sidecar.change(to(NEW))
+    assert sidecar.read() == NEW
+
+
 def test_a_foreign_shared_lock_does_not_stop_readers(sidecar: Sidecar) -> None:
     put(sidecar.path, b"scribble")
     fd = os.open(sidecar.path, os.O_RDONLY)
@@ -347,11 +364,11 @@ def test_readers_see_nothing_but_whole_records_in_their_order_while_another_proc
     sidecar: Sidecar, processes: Processes, logged: pytest.LogCaptureFixture
 ) -> None:
     sidecar.change(to(OLD))
-    writer = processes.start(_count, sidecar.path, 3000)
+    writer = processes.start(_count, sidecar.path, 1500)
     seen: list[list[int]] = [[], [], []]
 
     def read(generations: list[int]) -> None:
-        while not generations or generations[-1] != 3001:
+        while not generations or generations[-1] != 1501:
             generation = sidecar.read().generation
             if not generations or generation != generations[-1]:
                 generations.append(generation)
@@ -667,6 +684,7 @@ def test_where_there_is_no_room_for_the_record_the_old_one_stands(
         processes.start(change_in_vain)
         processes.join()
     finally:
+        assert Path(sidecar.path).read_bytes() == (b"" if before is NOTHING else encode(before))
         assert sidecar.look() == before
         assert Sidecar(sidecar.path).read() == before
     sidecar.change(to(NEW))
