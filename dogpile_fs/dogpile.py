@@ -13,7 +13,7 @@ from time import time
 from typing import Any
 
 from .passage import Passage, ReadingPassage, Terms, stamped
-from .paths import checked_resource
+from .paths import absolute, checked_resource
 from .record import lifetime
 from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope
 from .seconds import checked_seconds
@@ -82,7 +82,12 @@ class Dogpile:
                 mode=mode,
             )
         self._terms = Terms(repr(self.path) if self.path else "the resource", scope, scope.read, own_timeout)
-        self._made_with = {"lock": lock, "timeout": timeout, "directory": directory, "mode": mode}
+        self._made_with = {
+            "lock": lock,
+            "timeout": timeout,
+            "directory": None if directory is None else absolute(directory),
+            "mode": mode,
+        }
         self.expiretime = expiretime
         if init:
             now = time()

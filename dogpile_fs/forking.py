@@ -42,9 +42,15 @@ def forget_in_child(thing: Forgetful) -> None:
 
 
 def living(kind: type[_T]) -> list[_T]:
-    """The registered objects of exactly *kind* that are alive."""
+    """The registered objects of *kind* that are alive."""
     with opening:  # or another thread could register one while we go through them
-        return [thing for thing in _forgetful[kind] if isinstance(thing, kind)]
+        return [
+            thing
+            for registered, things in _forgetful.items()
+            if issubclass(registered, kind)
+            for thing in things
+            if isinstance(thing, kind)
+        ]
 
 
 def _before() -> None:

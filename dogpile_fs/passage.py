@@ -27,6 +27,7 @@ from typing import Any
 
 from .errors import (
     NO_PERMISSION,
+    DogpileError,
     LockFileError,
     LockTimeout,
     NeedRegenerationException,
@@ -116,7 +117,7 @@ class Passage:
             error.taken = True
             try:
                 self.terms.scope.change(self._missed)
-            except SidecarError as failure:  # it must not hide the user's own exception
+            except DogpileError as failure:  # it must not hide the user's own exception
                 log.warning("a missing value is not invalidated: %s", failure)
 
     @property
