@@ -10,7 +10,7 @@ import filelock
 import pytest
 
 from dogpile_fs import FileMutex, LockTimeout, NotHeld, WouldDeadlock
-from dogpile_fs.waiting import FOREVER, NOW
+from dogpile_fs.waiting import FOREVER, NOW, Deadline
 
 from .processes import Processes, Record, overlaps
 
@@ -213,3 +213,37 @@ def test_many_threads_of_one_object_hold_it_one_at_a_time(path: str) -> None:
     for thread in threads:
         thread.join()
     assert worst == [1]
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_who_waits_for_a_release_also_waits_for_flock_which_takes_no_turn(
+    path: str, timeout: float | None
+) -> None:
+    mutex = FileMutex(path)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert mutex.locked()
+        assert not mutex.wait_released(NOW)
+        done: list[bool] = []
+        thread = threading.Thread(target=lambda: done.append(mutex.wait_released(Deadline(timeout))))
+        thread.start()
+        thread.join(0.05)
+        assert done == []
+        fcntl.flock(file, fcntl.LOCK_UN)
+        thread.join(30)
+    assert done == [True]
+
+
+def test_who_blocks_on_a_file_that_is_replaced_starts_over(path: str) -> None:
+    mutex = FileMutex(path)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread = threading.Thread(target=mutex.acquire)
+        thread.start()
+        thread.join(0.05)
+        os.unlink(path)
+        assert not mutex.held
+        fcntl.flock(file, fcntl.LOCK_UN)
+        thread.join(30)
+    assert mutex.held
+    assert not FileMutex(path).acquire(wait=False)
