@@ -135,7 +135,7 @@ class FileMutex:
 
         :raises LockFileError: if there is a lock file that cannot be opened.
         """
-        return not self._look(lambda description, turn: False, lambda description: True)
+        return not self._look(lambda description, turn: False, lambda description: False)
 
     @property
     def held(self) -> bool:
