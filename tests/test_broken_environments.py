@@ -1269,9 +1269,9 @@ def test_no_descriptor_leaks_over_a_thousand_passes_creations_and_errors(path: s
                     in_another_thread(use)
             assert other.dogpilelock.locked()
         with mutex, pytest.raises(WouldDeadlock):
-            mutex.acquire()
+            mutex.acquire(timeout=0)
         with lock.write(), pytest.raises(WouldDeadlock):
-            lock.acquire_read_lock()
+            lock.acquire_read_lock(timeout=0)
         with lock.read(), lock.read():
             assert not ReadWriteFileLock(lock.path).acquire_write_lock(wait=False)
         os.unlink(lock.path)
@@ -1572,9 +1572,9 @@ def test_that_a_thread_would_wait_for_itself_is_told_while_others_make_and_drop_
         with mutex, lock.write():
             for _ in range(300):
                 with raises(WouldDeadlock):
-                    mutex.acquire()
+                    mutex.acquire(timeout=0)
                 with raises(WouldDeadlock):
-                    lock.acquire_write_lock()
+                    lock.acquire_write_lock(timeout=0)
     finally:
         enough.set()
         thread.join()
