@@ -132,7 +132,9 @@ class BorrowedMutex:
         return True
 
     def release(self) -> None:
-        if self._owner is None and self._held_by_parent:
+        if self._owner is None:
+            if not self._held_by_parent:  # released all the same, it would be somebody else's
+                raise NotHeld(f"{self.lock!r} is not held through this object: acquire it first")
             self._held_by_parent = False
             return
         self._owner = None
