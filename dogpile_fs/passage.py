@@ -36,7 +36,7 @@ from .errors import (
 )
 from .record import CLOCK_TOLERANCE, Record, State
 from .scope import ReadWriteLock, Scope
-from .waiting import Deadline, Timeout, checked_timeout
+from .waiting import FOREVER, Deadline, Timeout, checked_timeout
 
 __all__ = ["Passage", "ReadingPassage", "Terms", "stamped"]
 
@@ -123,6 +123,8 @@ class Passage:
     @property
     def deadline(self) -> Deadline:
         """Of all waits of this passage, from the first on; what the creator takes does not count."""
+        if self.timeout is None:
+            return FOREVER
         if self._deadline is None:
             self._deadline = Deadline(self.timeout)
         return self._deadline
