@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import time
-from typing import Any
+from typing import Any, Literal
 
-from .passage import Passage, ReadingPassage, Terms, stamped
+from .passage import Passage, ReadingPassage, Terms, whoami
 from .paths import absolute, checked_resource
-from .record import lifetime
+from .record import CLOCK_TOLERANCE, Record, lifetime
 from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope
 from .seconds import checked_seconds
 from .status import Status
@@ -22,6 +22,8 @@ from .threads import LockLike
 from .waiting import INHERIT, Timeout, checked_timeout
 
 __all__ = ["Dogpile", "SyncReaderDogpile"]
+
+_EARLIEST = -CLOCK_TOLERANCE
 
 
 class Dogpile:
@@ -37,6 +39,9 @@ class Dogpile:
     :param directory: put the coordination files there instead of beside the resource.
     :param mode: permission bits of coordination files that have to be made; ``None``: what the umask
         leaves of 0o666.
+    :param resource: ``"file"`` or ``"directory"``, if *path* is one and shall be looked at: once it was removed,
+        there is nothing yet; if somebody else replaced it, or it is there without a sidecar, its own mtime
+        counts as createdtime. ``None``: what is or is not at *path* is not looked at.
     :raises TypeError, ValueError: for an *expiretime* or *timeout* that is no number, negative or NaN.
     :raises PathError: for a *path* that cannot be coordinated.
 
@@ -65,13 +70,16 @@ class Dogpile:
         timeout: float | None = None,
         directory: str | os.PathLike[str] | None = None,
         mode: int | None = None,
+        resource: Literal["file", "directory"] | None = None,
     ) -> None:
-        self.path = None if path is None else checked_resource(path)
+        if resource not in (None, "file", "directory"):
+            raise ValueError(f"resource must be 'file', 'directory' or None, not {resource!r}")
+        self.path = None if path is None else checked_resource(path, directory=resource == "directory")
         own_timeout = checked_timeout(timeout)
         scope: Scope
         if self.path is None:
-            if directory is not None or mode is not None:
-                raise TypeError("directory= and mode= are for coordination files: give a path as well")
+            if directory is not None or mode is not None or resource is not None:
+                raise TypeError("directory=, mode= and resource= go with a path: give one as well")
             scope = ThreadScope(lock=lock, timeout=own_timeout)
         else:
             scope = ProcessScope(
@@ -80,6 +88,7 @@ class Dogpile:
                 timeout=own_timeout,
                 directory=directory,
                 mode=mode,
+                observed=resource is not None,
             )
         self._terms = Terms(repr(self.path) if self.path else "the resource", scope, scope.read, own_timeout)
         self._made_with = {
@@ -87,12 +96,13 @@ class Dogpile:
             "timeout": timeout,
             "directory": None if directory is None else absolute(directory),
             "mode": mode,
+            "resource": resource,
         }
         self.expiretime = expiretime
         if init:
             now = time()
             if not scope.look().is_known:  # else a process that may only read could not be told either
-                scope.change(lambda record: record if record.is_known else stamped(record, record, now, 0.0))
+                scope.change(lambda record: record if record.is_known else self._declared(record, now))
 
     def acquire(
         self,
@@ -168,7 +178,14 @@ class Dogpile:
         'nothing'
         """
         scope = self._terms.scope
-        return Status.of(scope.look(), time(), self.expiretime, creating=scope.mutex.locked())
+        creating = scope.mutex.locked()
+        record = scope.look()
+        if record.attempt is not None and not creating:
+            later = (
+                scope.look()
+            )  # it may have ended, well or not, or another may have begun, between the two looks
+            creating, record = later.attempt not in (None, record.attempt), later
+        return Status.of(record, time(), self.expiretime, creating=creating)
 
     @property
     def expiretime(self) -> float | None:
@@ -195,9 +212,37 @@ class Dogpile:
         if createdtime == math.inf:
             raise ValueError("createdtime must be finite; what never expires has expiretime=None")
         if createdtime > 0:
-            self._terms.scope.change(lambda record: stamped(record, record, createdtime, 0.0))
+            self._terms.scope.change(lambda record: self._declared(record, createdtime))
         else:
             self.invalidate(hard=True)
+
+    def _declared(self, record: Record, createdtime: float) -> Record:
+        """*record* after a creation that nobody has run, but of which somebody tells."""
+        standing = self._terms.scope.standing()
+        return record.created(
+            record, createdtime, cost=record.cost, expiretime=record.expiretime, standing=standing, **whoami()
+        )
+
+    def fresh_version(self) -> tuple[int, ...] | None:
+        """Which version of the resource is in place, if it is fresh, else ``None``; at less than a pass costs.
+
+        Versions are to be compared with ``==``. Every creation makes another; with ``resource=`` only one that put
+        something else in place, and so does a foreign hand.
+
+        :raises SidecarError, LockFileError: if the coordination files cannot be read.
+
+        >>> dogpile = Dogpile(3600, init=True)
+        >>> version = dogpile.fresh_version()
+        >>> dogpile.fresh_version() == version, dogpile.refresh(lambda: None, force=True)
+        (True, True)
+        >>> dogpile.fresh_version() == version
+        False
+        """
+        terms = self._terms
+        record = terms.read()
+        if _EARLIEST <= time() - record.basis < terms.lifetime:
+            return record.version
+        return None
 
     @property
     def has_value(self) -> bool:

@@ -20,7 +20,7 @@ import logging
 import os
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic, time
 from types import EllipsisType, TracebackType
 from typing import Any
@@ -38,7 +38,7 @@ from .record import CLOCK_TOLERANCE, Record, State
 from .scope import ReadWriteLock, Scope
 from .waiting import FOREVER, Deadline, Timeout, checked_timeout
 
-__all__ = ["Passage", "ReadingPassage", "Terms", "stamped"]
+__all__ = ["Passage", "ReadingPassage", "Terms", "whoami"]
 
 log = logging.getLogger("dogpile_fs")
 
@@ -121,6 +121,11 @@ class Passage:
                 log.warning("a missing value is not invalidated: %s", failure)
 
     @property
+    def version(self) -> tuple[int, ...]:
+        """Which version of the resource was found or made on entering; see :meth:`Dogpile.fresh_version`."""
+        return self.seen.version
+
+    @property
     def deadline(self) -> Deadline:
         """Of all waits of this passage, from the first on; what the creator takes does not count."""
         if self.timeout is None:
@@ -158,7 +163,7 @@ class Passage:
         self._acquire_mutex()
         try:
             self.seen = scope.look()
-            self._make_sure_it_can_be_stamped()
+            self._begin()
             self._create()
         finally:
             scope.mutex.release()
@@ -173,10 +178,11 @@ class Passage:
         self.created = True
         self._deadline = None
         if self.terms.scope.mutex.held:
-            now, before = time(), self.seen
+            standing, now = self.terms.scope.standing(), time()
+            before, expiretime, me = self.seen, self.terms.expiretime, whoami()
 
             def stamp(record: Record) -> Record:
-                self.seen = stamped(record, before, now, cost)
+                self.seen = record.created(before, now, cost=cost, expiretime=expiretime, standing=standing, **me)
                 return self.seen
 
             self.terms.scope.change(stamp)
@@ -196,7 +202,7 @@ class Passage:
         try:
             if self.value_and_created_fn is not None:
                 value, createdtime = self.value_and_created_fn()
-                record = replace(record, createdtime=createdtime)
+                record = record.replace(createdtime=createdtime)
             elif self.value_fn is not None and record.has_value:
                 value = self.value_fn()
         except NeedRegenerationException:
@@ -263,7 +269,7 @@ class Passage:
             log.debug("another has created it just now")
             return value
         try:
-            self._make_sure_it_can_be_stamped()
+            self._begin()
         except (SidecarError, LockFileError) as error:
             if state == "nothing":
                 raise
@@ -273,13 +279,15 @@ class Passage:
 
     def _missed(self, record: Record) -> Record:
         # Of many who miss the same value the first invalidates it; none the one made since.
-        if record.generation == self.seen.generation and record.has_value:
+        if record.generation == self.seen.generation and self.seen.has_value and record.invalidated != "hard":
             return record.invalidate(hard=True)
         return record
 
-    def _make_sure_it_can_be_stamped(self) -> None:
-        # What stands there, written again: a full disk or a lack of permission shows before the work is done.
-        self.terms.scope.change(lambda record: record)
+    def _begin(self) -> None:
+        # Told to who asks for the status; and a full disk or a lack of permission shows before the work is done.
+        host, pid = whoami().values()
+        attempt = (host, pid, time())
+        self.terms.scope.change(lambda record: record.begun(attempt))
         if self.terms.readers is not None:
             self.terms.readers.make_file()  # for readers who may not
 
@@ -340,6 +348,6 @@ class ReadingPassage(Passage):
             Passage.__exit__(self, kind, error, trace)
 
 
-def stamped(record: Record, seen: Record, now: float, cost: float) -> Record:
-    """*record* after a creation by this process that ended *now*; see :meth:`~.record.Record.created`."""
-    return record.created(seen, now, cost=cost, host=os.uname().nodename, pid=os.getpid())
+def whoami() -> dict[str, Any]:
+    """This process, for the record."""
+    return {"host": os.uname().nodename, "pid": os.getpid()}

@@ -46,23 +46,26 @@ def _names_no_file(given: str | os.PathLike[str]) -> PathError:
     return PathError(errno.EINVAL, f"{given!r} names no file. Cure: give the path of the resource.")
 
 
-def checked_resource(path: str | os.PathLike[str]) -> str:
+def checked_resource(path: str | os.PathLike[str], *, directory: bool = False) -> str:
     """The absolute path of a resource that processes can coordinate; it need not exist.
 
+    :param directory: it is one. Then a symbolic link may lead nowhere: to a version that somebody removed.
     :raises TypeError: if it is no path.
-    :raises PathError: if it is a directory, a symbolic link that leads nowhere or to itself, or a name that
-        the system does not take.
+    :raises PathError: if it is a directory (or is none, if it must be one), a symbolic link that leads nowhere
+        or to itself, or a name that the system does not take.
     """
     try:
         resource = absolute(path)
     except TypeError as error:
         raise TypeError(f"{error} (expiretime and path are positional, init= and lock= are not)") from None
-    if resource.endswith(os.sep):
+    if directory:
+        resource = resource.rstrip(os.sep)
+    if not resource or resource.endswith(os.sep):
         raise _names_no_file(os.fspath(path))
     try:
         kind = os.stat(resource).st_mode
     except FileNotFoundError as error:
-        if os.path.islink(resource):
+        if os.path.islink(resource) and not directory:
             raise PathError(
                 errno.ENOENT,
                 f"{resource!r} is a symbolic link to {os.readlink(resource)!r}, which does not exist. "
@@ -73,7 +76,12 @@ def checked_resource(path: str | os.PathLike[str]) -> str:
         kind = 0  # others may open it; whoever cannot use the coordination files is told then
     except OSError as error:
         raise explained(PathError, resource, "coordinate", error) from error
-    if stat.S_ISDIR(kind):
+    if directory:
+        if kind and not stat.S_ISDIR(kind):
+            raise PathError(
+                errno.ENOTDIR, f"{resource!r} is no directory. Cure: give the path of one; it need not exist yet."
+            )
+    elif stat.S_ISDIR(kind):
         raise PathError(
             errno.EISDIR, f"{resource!r} is a directory. Cure: give the path of a file; it need not exist yet."
         )

@@ -16,17 +16,43 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
 
-__all__ = ["FORMAT", "NOTHING", "SIZE", "NewerFormat", "Record", "State", "decode", "encode", "lifetime"]
+# What `dogpile-fs run` imports to find a fresh file fresh; typing and dataclasses would double its time.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Literal
+
+    #: ``fresh`` and ``stale`` pass through (stale while another creates); ``nothing`` waits for a creation.
+    State = Literal["fresh", "stale", "nothing"]
+    Invalidated = Literal["soft", "hard"] | None
+else:
+    State = Invalidated = str
+
+__all__ = [
+    "DAMAGED",
+    "FORMAT",
+    "NOTHING",
+    "SIZE",
+    "About",
+    "Attempt",
+    "Invalidated",
+    "NewerFormat",
+    "Record",
+    "State",
+    "decode",
+    "encode",
+    "lifetime",
+]
 
 FORMAT: Final = 1
 SIZE: Final = 512
 _TAIL: Final = 9  # eight digits and the newline
 
-#: ``fresh`` and ``stale`` pass through (stale while another creates); ``nothing`` waits for a creation.
-State = Literal["fresh", "stale", "nothing"]
+#: What a stamp describes: size, mtime in nanoseconds, inode, and the generation that it came with (0: it was
+#: there before any creation).
+About = tuple[int, int, int, int]
+#: Who began to create, and when: host, pid, wall-clock epoch seconds.
+Attempt = tuple[str, int, float]
 
 #: How far in the future a createdtime may lie before it means that the clock went back (seconds).
 #: Covers the ways in which two processors' or hosts' idea of "now" differ, and no real jump.
@@ -41,29 +67,86 @@ class NewerFormat(ValueError):
         self.version = version
 
 
-@dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of the last creation.
+    """What is known of the last creation, and of one that has begun since. Never changed once it is made.
 
     *createdtime*: wall-clock epoch seconds, -1 before the first. *generation*: creations so far. *cost*:
     seconds that the creator ran. *host*, *pid*: who ran it. *invalidated*: ``"soft"`` (stale from now on),
     ``"hard"`` (nothing until created anew) or ``None``. *invalidations*: how often so far, by which a
-    creation notices that it was invalidated while it ran.
+    creation notices that it was invalidated while it ran. *expiretime*: what its creator went by, ``None``
+    for never or unknown. *about*: what stood at the resource's path when it was stamped, if that was looked
+    at. *attempt*: who began a creation after it, and has not finished.
     """
 
-    createdtime: float = -1.0
-    generation: int = 0
-    cost: float = 0.0
-    host: str = ""
-    pid: int = 0
-    invalidated: Literal["soft", "hard"] | None = None
-    invalidations: int = 0
-    #: createdtime, or minus infinity where the record cannot be fresh: the hot path's one comparison.
-    basis: float = field(init=False, repr=False, compare=False)
+    __slots__ = (
+        "about",
+        "attempt",
+        "basis",
+        "cost",
+        "createdtime",
+        "expiretime",
+        "generation",
+        "host",
+        "invalidated",
+        "invalidations",
+        "pid",
+    )
 
-    def __post_init__(self) -> None:
-        live = self.has_value and self.invalidated is None
-        object.__setattr__(self, "basis", self.createdtime if live else -math.inf)
+    #: createdtime, or minus infinity where the record cannot be fresh: the hot path's one comparison.
+    basis: float
+
+    def __init__(
+        self,
+        createdtime: float = -1.0,
+        generation: int = 0,
+        cost: float = 0.0,
+        host: str = "",
+        pid: int = 0,
+        invalidated: Invalidated = None,
+        invalidations: int = 0,
+        expiretime: float | None = None,
+        about: About | None = None,
+        attempt: Attempt | None = None,
+    ) -> None:
+        self.createdtime = createdtime
+        self.generation = generation
+        self.cost = cost
+        self.host = host
+        self.pid = pid
+        self.invalidated = invalidated
+        self.invalidations = invalidations
+        self.expiretime = expiretime
+        self.about = about
+        self.attempt = attempt
+        self.basis = createdtime if self.has_value and invalidated is None else -math.inf
+
+    def fields(self) -> dict[str, Any]:
+        """What it was made of, in the order of the constructor."""
+        return {
+            "createdtime": self.createdtime,
+            "generation": self.generation,
+            "cost": self.cost,
+            "host": self.host,
+            "pid": self.pid,
+            "invalidated": self.invalidated,
+            "invalidations": self.invalidations,
+            "expiretime": self.expiretime,
+            "about": self.about,
+            "attempt": self.attempt,
+        }
+
+    def replace(self, **changes: Any) -> Record:
+        """A record that differs in *changes*."""
+        return Record(**{**self.fields(), **changes})
+
+    def __eq__(self, other: object) -> bool:
+        return self.fields() == other.fields() if isinstance(other, Record) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.fields().values()))
+
+    def __repr__(self) -> str:
+        return f"Record({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
 
     @property
     def has_value(self) -> bool:
@@ -89,25 +172,55 @@ class Record:
             return "fresh"
         return "stale"
 
-    def created(self, seen: Record, createdtime: float, *, cost: float, host: str, pid: int) -> Record:
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Differs from that of every other version of the resource that was in place.
+
+        A creation that left in place what was there is no new version, if what is in place was looked at.
+        """
+        return self.about if self.about is not None else (self.generation,)
+
+    def begun(self, attempt: Attempt) -> Record:
+        """The record while somebody creates."""
+        return self.replace(attempt=attempt)
+
+    def created(
+        self,
+        seen: Record,
+        createdtime: float,
+        *,
+        cost: float,
+        host: str,
+        pid: int,
+        expiretime: float | None = None,
+        standing: tuple[int, int, int] | None = None,
+    ) -> Record:
         """The record after a creation that *seen* was elected on, where ``self`` is what stands now.
 
-        An invalidation since then stays in force: the creator may have read its input before it.
+        An invalidation since then stays in force: the creator may have read its input before it. *standing* is
+        what is at the path now, if anybody looked: unchanged, it keeps the generation that it came with. It can
+        be no other file with a used inode, because the one on record was there until this moment.
         """
-        return replace(
-            self,
+        generation = self.generation + 1
+        about: About | None = None
+        if standing is not None:
+            kept = seen.about is not None and seen.about[:3] == standing
+            about = seen.about if kept else (*standing, generation)
+        return self.replace(
             createdtime=createdtime,
-            generation=self.generation + 1,
+            generation=generation,
             cost=max(0.0, cost),
             host=host,
             pid=pid,
             invalidated=self.invalidated if self.invalidations != seen.invalidations else None,
+            expiretime=None if expiretime == math.inf else expiretime,
+            about=about,
+            attempt=None,
         )
 
     def invalidate(self, *, hard: bool) -> Record:
         """The record after an invalidation; a soft one does not weaken a hard one."""
-        return replace(
-            self,
+        return self.replace(
             invalidated="hard" if hard or self.invalidated == "hard" else "soft",
             invalidations=self.invalidations + 1,
         )
@@ -125,17 +238,22 @@ def lifetime(expiretime: float | None) -> float:
 
 #: What stands where no creation has been yet.
 NOTHING: Final = Record()
+#: The same where there may have been one, but the sidecar does not tell: what is at the path is not fresh.
+DAMAGED: Final = Record(invalidated="soft")
 
 
 def encode(record: Record) -> bytes:
-    """The 512 bytes of *record*. A host name too long for them is cut."""
-    fields: dict[str, Any] = {"dogpile_fs": FORMAT, **asdict(record)}
-    del fields["basis"]
+    """The 512 bytes of *record*. Host names too long for them are cut."""
+    fields = {"dogpile_fs": FORMAT, **record.fields()}
     text = json.dumps(fields).encode("ascii")
     while len(text) > SIZE - _TAIL - 1:
-        if not fields["host"]:
+        attempt = fields["attempt"]
+        if attempt is not None and len(attempt[0]) > len(fields["host"]):
+            fields["attempt"] = (attempt[0][:-8], *attempt[1:])
+        elif fields["host"]:
+            fields["host"] = fields["host"][:-8]
+        else:
             raise ValueError(f"no sidecar record has room for {record!r}")
-        fields["host"] = fields["host"][:-8]
         text = json.dumps(fields).encode("ascii")
     body = text.ljust(SIZE - _TAIL)
     return body + b"%08x\n" % zlib.crc32(body)
@@ -165,19 +283,50 @@ def decode(data: bytes) -> Record | None:
         return None
     if version > FORMAT:
         raise NewerFormat(version)
-    try:
-        record = Record(**fields)
-    except TypeError:
+    if fields.keys() != _NAMES or not _are_sound(**fields):
         return None
-    return record if _is_sound(record) else None
+    for name in ("about", "attempt"):
+        if fields[name] is not None:
+            fields[name] = tuple(fields[name])
+    return Record(**fields)
 
 
-def _is_sound(record: Record) -> bool:
-    counts = (record.generation, record.pid, record.invalidations)
-    seconds = (record.createdtime, record.cost)
+_NAMES: Final = NOTHING.fields().keys()
+
+
+def _are_sound(
+    createdtime: Any,
+    generation: Any,
+    cost: Any,
+    host: Any,
+    pid: Any,
+    invalidated: Any,
+    invalidations: Any,
+    expiretime: Any,
+    about: Any,
+    attempt: Any,
+) -> bool:
     return (
-        all(type(count) is int and count >= 0 for count in counts)
-        and all(type(value) is float and math.isfinite(value) for value in seconds)
-        and type(record.host) is str
-        and record.invalidated in (None, "soft", "hard")
+        _is_moment(createdtime)
+        and _is_count(generation)
+        and _is_moment(cost)
+        and type(host) is str
+        and _is_count(pid)
+        and invalidated in (None, "soft", "hard")
+        and _is_count(invalidations)
+        and (expiretime is None or (_is_moment(expiretime) and expiretime >= 0))
+        and (about is None or (type(about) is list and len(about) == 4 and all(type(n) is int for n in about)))
+        and (attempt is None or (type(attempt) is list and len(attempt) == 3 and _is_attempt(*attempt)))
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_moment(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value)
+
+
+def _is_attempt(host: Any, pid: Any, since: Any) -> bool:
+    return type(host) is str and _is_count(pid) and _is_moment(since)

@@ -13,10 +13,12 @@ from typing import Any, Literal, Protocol
 
 from .forking import forget_in_child
 from .mutex import FileMutex
+from .observed import ObservedRecord
 from .paths import coordination_base
 from .readwrite import ReadWriteFileLock
 from .record import NOTHING, Record
 from .sidecar import Sidecar
+from .standing import Standing
 from .threads import BorrowedMutex, LockLike, ThreadMutex, ThreadReadWriteLock, wait_for
 from .waiting import INHERIT, Deadline, Timeout
 from .watching import wait_for_change
@@ -52,6 +54,7 @@ class Scope(Protocol):
     mutex: Mutex
     read: Callable[[], Record]  # the record, at the price of a fresh pass
     look: Callable[[], Record]  # the record, as surely as it can be known
+    standing: Callable[[], Standing | None]  # what stands at the path, if that is looked at
 
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by what *make* makes of it."""
@@ -68,6 +71,7 @@ class ThreadScope:
     def __init__(self, *, lock: LockLike | None, timeout: float | None) -> None:
         self.mutex: Mutex = BorrowedMutex(lock) if lock is not None else ThreadMutex(timeout)
         self.read = self.look = self._read
+        self.standing = _not_looked_at
         self._timeout = timeout
         self._record = NOTHING
         self._changing = threading.Condition()
@@ -93,7 +97,10 @@ class ThreadScope:
 
 
 class ProcessScope:
-    """Coordination between all processes that name the same path, through files beside it or in *directory*."""
+    """Coordination between all processes that name the same path, through files beside it or in *directory*.
+
+    *observed*: what stands at the path is looked at, and corrects the record.
+    """
 
     def __init__(
         self,
@@ -103,6 +110,7 @@ class ProcessScope:
         timeout: float | None,
         directory: str | os.PathLike[str] | None,
         mode: int | None,
+        observed: bool = False,
     ) -> None:
         base = coordination_base(path, directory)
         self._rwlock_path = base + ".dogpile.rwlock"
@@ -116,6 +124,10 @@ class ProcessScope:
         )
         self.read = self.sidecar.read
         self.look = self.sidecar.look
+        self.standing = _not_looked_at
+        if observed:
+            record = ObservedRecord(self.sidecar, path)
+            self.read, self.look, self.standing = record.read, record.look, record.standing
 
     def change(self, make: Callable[[Record], Record]) -> None:
         self.sidecar.change(make)
@@ -125,3 +137,7 @@ class ProcessScope:
 
     def read_write_lock(self) -> ReadWriteLock:
         return ReadWriteFileLock(self._rwlock_path, timeout=self._timeout, mode=self._mode)
+
+
+def _not_looked_at() -> Standing | None:
+    return None

@@ -21,7 +21,7 @@ from time import monotonic
 from . import forking
 from .errors import NO_PERMISSION, LockTimeout, SidecarError, explained
 from .lockfile import Description, open_regular
-from .record import NOTHING, SIZE, NewerFormat, Record, decode, encode
+from .record import DAMAGED, NOTHING, SIZE, NewerFormat, Record, decode, encode
 from .waiting import Deadline, wait_until
 
 __all__ = ["Sidecar"]
@@ -69,7 +69,8 @@ class Sidecar:
 
         :raises SidecarError: if there is a directory in its place, it was written by a newer format, or
             the system fails to read it. Damage is no error, nor is a file that this user may not read:
-            they count as no creation yet, and are logged.
+            they count as no creation yet (:data:`~.record.DAMAGED`),
+            and are logged.
         """
         try:
             return self._look()
@@ -82,6 +83,8 @@ class Sidecar:
             if error.errno not in NO_PERMISSION:
                 raise explanation from error
             self._complain(f"{explanation.strerror} Until then it counts as no creation yet.")
+            self._seen = (None, b"", DAMAGED)
+            return DAMAGED
         self._seen = (None, b"", NOTHING)
         return NOTHING
 
@@ -174,7 +177,7 @@ class Sidecar:
                 "it counts as no creation yet, and the next creation writes it anew.",
                 logging.WARNING if data else logging.INFO,
             )
-            return NOTHING
+            return DAMAGED
         self._complaint = ""
         return record
 

@@ -182,9 +182,9 @@ def test_the_originals_positional_init_is_refused_with_what_to_do() -> None:
 
 
 def test_directory_and_mode_without_a_path_are_refused(tmp_path: Path) -> None:
-    with raises(TypeError, "directory= and mode= are for coordination files", "give a path"):
+    with raises(TypeError, "directory=, mode= and resource= go with a path", "give one"):
         Dogpile(3600, directory=tmp_path)
-    with raises(TypeError, "directory= and mode= are for coordination files", "give a path"):
+    with raises(TypeError, "directory=, mode= and resource= go with a path", "give one"):
         Dogpile(3600, mode=0o600)
 
 

@@ -18,6 +18,7 @@ unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[Heal
 
 seconds = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(min_value=0, max_value=2**63)
+signed = st.integers(min_value=-(2**63), max_value=2**63)
 # Not st.characters(), whose table takes seconds to make: what JSON escapes, what takes one to four bytes, and
 # what os.uname() makes of undecodable bytes.
 characters = st.sampled_from('aZ9-._ "\\/\0\n\r\t\x7f\u00fc\u6771\u2028\ufeff\U0001f512\udc80\udcff')
@@ -32,6 +33,9 @@ records = st.builds(
     pid=counts,
     invalidated=invalidations,
     invalidations=counts,
+    expiretime=st.none() | st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    about=st.none() | st.tuples(signed, signed, signed, signed),
+    attempt=st.none() | st.tuples(hosts, counts, seconds),
 )
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(characters, max_size=10),
@@ -50,6 +54,9 @@ GOOD: dict[str, Any] = {
     "pid": 7,
     "invalidated": None,
     "invalidations": 2,
+    "expiretime": 3600.0,
+    "about": [1, 2, 3, 4],
+    "attempt": ["there", 8, 1001.5],
 }
 
 
@@ -82,15 +89,13 @@ def test_a_record_comes_back_as_it_was_but_for_a_host_name_cut(record: Record) -
     back = decode(encode(record))
     assert back is not None
     assert record.host.startswith(back.host)
-    assert back == Record(
-        record.createdtime,
-        record.generation,
-        record.cost,
-        back.host,
-        record.pid,
-        record.invalidated,
-        record.invalidations,
-    )
+    assert back == record.replace(host=back.host, attempt=back.attempt)
+    if record.attempt is None:
+        assert back.attempt is None
+    else:
+        assert back.attempt is not None
+        assert back.attempt[1:] == record.attempt[1:]
+        assert record.attempt[0].startswith(back.attempt[0])
     assert back.basis == record.basis
 
 
@@ -206,7 +211,7 @@ def test_what_is_taken_for_a_record_can_be_used_like_one(fields: dict[str, Any])
 
 
 def test_what_these_tests_seal_is_what_the_package_writes() -> None:
-    record = Record(1000.0, 3, 0.5, "here", 7, None, 2)
+    record = Record(1000.0, 3, 0.5, "here", 7, None, 2, 3600.0, (1, 2, 3, 4), ("there", 8, 1001.5))
     assert decode(sealed(json.dumps(GOOD).encode())) == record
 
 
@@ -369,6 +374,7 @@ def created(record: Record, seen: Record, createdtime: float = 2000.0) -> Record
 def test_a_creation_tells_when_how_long_and_by_whom_and_counts(record: Record) -> None:
     after = created(record, record)
     assert after == Record(2000.0, record.generation + 1, 0.25, "there", 8, None, record.invalidations)
+    assert after.attempt is None
     assert after.state(2000.0, 10) == "fresh"
 
 

@@ -6,7 +6,6 @@ import errno
 import os
 import pickle
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +285,7 @@ def test_changes_by_many_threads_lose_none() -> None:
 
     def count() -> None:
         for _ in range(500):
-            scope.change(lambda record: replace(record, generation=record.generation + 1))
+            scope.change(lambda record: record.replace(generation=record.generation + 1))
 
     threads = [threading.Thread(target=count) for _ in range(8)]
     for thread in threads:

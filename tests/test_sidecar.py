@@ -15,7 +15,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from fcntl import LOCK_EX, LOCK_SH, flock
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import pytest
 
 from dogpile_fs import LockTimeout, SidecarError
-from dogpile_fs.record import NOTHING, SIZE, Record, decode, encode
+from dogpile_fs.record import DAMAGED, NOTHING, SIZE, Record, decode, encode
 from dogpile_fs.sidecar import Sidecar
 
 from .processes import PATIENCE, Processes, in_child, wait_for
@@ -49,7 +48,7 @@ def to(record: Record) -> Callable[[Record], Record]:
 
 
 def counted(record: Record) -> Record:
-    return replace(record, generation=record.generation + 1)
+    return record.replace(generation=record.generation + 1)
 
 
 def put(path: str, data: bytes) -> None:
@@ -138,7 +137,7 @@ def test_a_change_by_another_process_is_seen_at_once(
     sidecar: Sidecar, record: Diary, processes: Processes
 ) -> None:
     sidecar.change(to(OLD))
-    records = [replace(NEW, generation=number) for number in range(20)]
+    records = [NEW.replace(generation=number) for number in range(20)]
     processes.start(_change_to_each, sidecar.path, records, record)
     for number, expected in enumerate(records):
         sidecar.read()  # what was read a moment ago is known
@@ -221,7 +220,7 @@ def test_a_change_of_a_sidecar_that_was_deleted_begins_anew(sidecar: Sidecar) ->
     sidecar.read()
     os.unlink(sidecar.path)
     sidecar.change(counted)
-    assert sidecar.look() == replace(NOTHING, generation=1)
+    assert sidecar.look() == NOTHING.replace(generation=1)
 
 
 def test_a_change_is_seen_at_once_by_who_made_it_even_if_the_sidecar_was_deleted_just_before(
@@ -307,8 +306,8 @@ def test_a_writer_that_stops_halfway_does_not_stop_readers(
     monkeypatch.setattr("dogpile_fs.sidecar._PATIENCE", 0.05)
     sidecar.change(to(OLD))
     with half_written(sidecar, record, processes):
-        assert promptly(sidecar.read) == NOTHING
-        assert promptly(sidecar.look) == NOTHING
+        assert promptly(sidecar.read) == DAMAGED
+        assert promptly(sidecar.look) == DAMAGED
     assert len(logged.messages) == 1
     assert sidecar.read() == NEW
 
@@ -319,7 +318,7 @@ def test_a_record_that_was_torn_by_a_writers_death_is_nothing_at_once(
     sidecar.change(to(OLD))
     assert sidecar.read() == OLD
     with half_written(sidecar, record, processes, locked=False):
-        assert sidecar.read() == NOTHING
+        assert sidecar.read() == DAMAGED
 
 
 @pytest.mark.parametrize("kind", [LOCK_SH, LOCK_EX], ids=["shared", "exclusive"])
@@ -343,13 +342,13 @@ def test_a_foreign_shared_lock_does_not_stop_readers(sidecar: Sidecar) -> None:
     put(sidecar.path, b"scribble")
     fd = os.open(sidecar.path, os.O_RDONLY)
     flock(fd, LOCK_SH)
-    assert promptly(sidecar.read) == NOTHING
+    assert promptly(sidecar.read) == DAMAGED
     os.close(fd)
 
 
 def test_reading_leaves_no_lock_that_stops_a_change(sidecar: Sidecar) -> None:
     put(sidecar.path, b"scribble")
-    assert sidecar.read() == NOTHING  # with a look under the lock
+    assert sidecar.read() == DAMAGED  # with a look under the lock
     promptly(lambda: Sidecar(sidecar.path).change(to(NEW)))
     assert sidecar.read() == NEW
 
@@ -488,14 +487,16 @@ def test_damage_is_nothing_with_one_log_line_and_healed_by_the_next_change(
     assert sidecar.read() == OLD
     put(sidecar.path, DAMAGES[damage])
     for _ in range(50):
-        assert sidecar.read() == NOTHING
-        assert sidecar.look() == NOTHING
+        assert sidecar.read() == DAMAGED
+        assert sidecar.look() == DAMAGED
     sidecar.change(counted)
-    assert sidecar.read() == sidecar.look() == replace(NOTHING, generation=1)
+    # An empty file is also what a change makes where there is none.
+    healed = (DAMAGED if DAMAGES[damage] else NOTHING).replace(generation=1)
+    assert sidecar.read() == sidecar.look() == healed
     assert len(logged.messages) == 1, logged.messages
     assert repr(sidecar.path) in logged.messages[0]
     assert f"{len(DAMAGES[damage][:SIZE])} bytes" in logged.messages[0]
-    assert Path(sidecar.path).read_bytes() == encode(replace(NOTHING, generation=1))
+    assert Path(sidecar.path).read_bytes() == encode(healed)
 
 
 def test_damage_that_was_there_before_the_first_look_is_told_once(
@@ -503,7 +504,7 @@ def test_damage_that_was_there_before_the_first_look_is_told_once(
 ) -> None:
     put(sidecar.path, b"scribble")
     for _ in range(20):
-        assert sidecar.read() == NOTHING
+        assert sidecar.read() == DAMAGED
     assert len(logged.messages) == 1, logged.messages
 
 
@@ -514,7 +515,7 @@ def test_the_same_damage_after_it_was_healed_is_told_again(
         sidecar.change(to(OLD))
         assert sidecar.read() == OLD
         put(sidecar.path, b"scribble")
-        assert sidecar.read() == NOTHING
+        assert sidecar.read() == DAMAGED
     assert len(logged.messages) == 2, logged.messages
 
 
@@ -598,13 +599,13 @@ def test_what_is_no_regular_file_is_removed_and_nothing_is_written_through_it(
     foreign(sidecar.path)
     if first == "change":
         promptly(lambda: sidecar.change(counted))
-        assert sidecar.look() == replace(NOTHING, generation=1)
+        assert sidecar.look() == NOTHING.replace(generation=1)
     else:
         # A read may believe what it has open for 10 ms more.
         promptly(lambda: wait_for(lambda: getattr(sidecar, first)() == NOTHING, "it to be noticed"))
         assert not os.path.lexists(sidecar.path)
         sidecar.change(counted)
-        assert sidecar.read() == replace(NOTHING, generation=1)
+        assert sidecar.read() == NOTHING.replace(generation=1)
     assert Path(sidecar.path).is_file()
     assert not Path(sidecar.path).is_symlink()
     assert victim.read_bytes() == encode(OLD)
@@ -685,8 +686,8 @@ def test_where_there_is_no_room_for_the_record_the_old_one_stands(
         processes.join()
     finally:
         assert Path(sidecar.path).read_bytes() == (b"" if before is NOTHING else encode(before))
-        assert sidecar.look() == before
-        assert Sidecar(sidecar.path).read() == before
+        assert sidecar.look() == (DAMAGED if before is NOTHING else before)
+        assert Sidecar(sidecar.path).read() == (DAMAGED if before is NOTHING else before)
     sidecar.change(to(NEW))
     assert sidecar.read() == NEW
 
@@ -694,6 +695,6 @@ def test_where_there_is_no_room_for_the_record_the_old_one_stands(
 def test_a_record_that_cannot_be_encoded_leaves_the_old_one(sidecar: Sidecar) -> None:
     sidecar.change(to(OLD))
     with pytest.raises(ValueError, match="no sidecar record has room"):
-        sidecar.change(lambda record: replace(record, generation=10**400))
+        sidecar.change(lambda record: record.replace(generation=10**400))
     assert sidecar.read() == OLD
     promptly(lambda: sidecar.change(to(NEW)))

@@ -1,0 +1,67 @@
+"""The record of a resource at whose path something stands that is looked at."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from .errors import PathError, explained
+from .record import NOTHING, Record
+from .sidecar import Sidecar
+from .standing import Standing, corrected, standing_at
+
+__all__ = ["ObservedRecord"]
+
+#: A look at the path costs what a whole pass does. It is taken at every pass of a server, and only loops that
+#: pass more often than this (seconds) are spared it.
+_LOOK_EVERY = 0.0001
+
+
+class ObservedRecord:
+    """The record in *sidecar*, corrected by what stands at *path*; any thread may ask."""
+
+    def __init__(self, sidecar: Sidecar, path: str) -> None:
+        self.path = path
+        self._sidecar = sidecar
+        # What the sidecar said, what stood at the path, and what that makes. One tuple, so that a thread sees all
+        # of it or none.
+        self._seen: tuple[Record | None, tuple[Standing, float] | None, Record] = (None, None, NOTHING)
+        # Racing threads may write this; whichever wins is right.
+        self._look_at = 0.0
+
+    def read(self) -> Record:
+        """As :meth:`.sidecar.Sidecar.read`. What was replaced less than 0.1 ms ago may still be believed."""
+        record = self._sidecar.read()
+        known, _, seen = self._seen
+        if record is known and monotonic() < self._look_at:
+            return seen
+        return self._corrected(record)
+
+    def look(self) -> Record:
+        """As :meth:`.sidecar.Sidecar.look`.
+
+        :raises PathError: if what stands at the path cannot be looked at.
+        """
+        return self._corrected(self._sidecar.look())
+
+    def standing(self) -> Standing | None:
+        """What stands at the path now, for the stamp.
+
+        :raises PathError: if that cannot be looked at.
+        """
+        found = self._found()
+        return None if found is None else found[0]
+
+    def _corrected(self, record: Record) -> Record:
+        found = self._found()
+        known, before, seen = self._seen
+        if record is not known or found != before:
+            seen = corrected(record, found)
+            self._seen = (record, found, seen)
+        self._look_at = monotonic() + _LOOK_EVERY
+        return seen
+
+    def _found(self) -> tuple[Standing, float] | None:
+        try:
+            return standing_at(self.path)
+        except OSError as error:
+            raise explained(PathError, self.path, "look at", error) from error
