@@ -11,23 +11,36 @@ if sys.platform == "win32":  # pragma: no cover
         "dogpile_fs needs POSIX file locks (fcntl), which Windows does not have; nothing here is tested there"
     )
 
-from .dogpile import Dogpile, SyncReaderDogpile
-from .errors import (
-    DogpileError,
-    LockFileError,
-    LockTimeout,
-    NeedRegenerationException,
-    NotHeld,
-    PathError,
-    SidecarError,
-    WouldDeadlock,
-)
-from .mutex import FileMutex
-from .readwrite import ReadWriteFileLock
-from .status import Status
 from .version import VERSION as __version__
 
+# Every name is imported when it is asked for: a cron job that finds its file fresh needs none of them.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .atomic import atomic_write
+    from .datadirectory import DataDirectory
+    from .datafile import Datafile
+    from .dogpile import Dogpile, SyncReaderDogpile
+    from .errors import (
+        DatafileError,
+        DatafileExists,
+        DogpileError,
+        LockFileError,
+        LockTimeout,
+        NeedRegenerationException,
+        NotHeld,
+        PathError,
+        SidecarError,
+        WouldDeadlock,
+    )
+    from .mutex import FileMutex
+    from .readwrite import ReadWriteFileLock
+    from .status import Status
+
 __all__ = [
+    "DataDirectory",
+    "Datafile",
+    "DatafileError",
+    "DatafileExists",
     "Dogpile",
     "DogpileError",
     "FileMutex",
@@ -42,4 +55,30 @@ __all__ = [
     "SyncReaderDogpile",
     "WouldDeadlock",
     "__version__",
+    "atomic_write",
 ]
+
+_ROOMS = {
+    "DataDirectory": "datadirectory",
+    "Datafile": "datafile",
+    "Dogpile": "dogpile",
+    "FileMutex": "mutex",
+    "ReadWriteFileLock": "readwrite",
+    "Status": "status",
+    "SyncReaderDogpile": "dogpile",
+    "atomic_write": "atomic",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_ROOMS.get(name, 'errors')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

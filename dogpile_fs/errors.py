@@ -10,6 +10,8 @@ import os
 from typing import TypeVar
 
 __all__ = [
+    "DatafileError",
+    "DatafileExists",
     "DogpileError",
     "LockFileError",
     "LockTimeout",
@@ -59,6 +61,14 @@ class LockFileError(DogpileError, OSError):
 
 class SidecarError(DogpileError, OSError):
     """The sidecar cannot be read or written, or was written by a newer format."""
+
+
+class DatafileError(DogpileError, OSError):
+    """A datafile cannot be written, put in place or read: the one before it is still there."""
+
+
+class DatafileExists(DatafileError, FileExistsError):
+    """``overwrite=False``, and there is a file already."""
 
 
 _E = TypeVar("_E", bound=OSError)

@@ -1,0 +1,276 @@
+"""atomic_write: a file that is at its path whole, or not at all.
+
+Promised: whoever opens the path finds the old contents or the new ones, never less, also after a crash of the
+writer (with *durable*: of the machine). What a killed writer leaves behind is known by its name,
+``.dogpile-tmp-...``, and by being locked by nobody, and the next writer of the same path removes it.
+Not promised: an order among several writers; the last one wins.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+
+from . import swap
+from .errors import DatafileError, DatafileExists, explained
+from .lockfile import identity_at
+from .paths import absolute
+
+__all__ = ["atomic_write"]
+
+_MODES = ("w", "wt", "wb", "w+", "wt+", "w+t", "wb+", "w+b")
+# Temp files stand in numbered places, so that nobody must list a directory of a hundred thousand files to find
+# the abandoned ones. Writers take the first that is free, and there are as many as write at the same time: after
+# so many empty places in a row, the rest are empty too.
+_ENOUGH_EMPTY = 8
+_PLACES = 10_000
+
+
+@overload
+def atomic_write(
+    path: str | os.PathLike[str],
+    mode: Literal["wb", "wb+", "w+b"] = "wb",
+    *,
+    durable: bool = True,
+    overwrite: bool = True,
+    preserve: bool = True,
+) -> AbstractContextManager[BinaryIO]: ...
+
+
+@overload
+def atomic_write(
+    path: str | os.PathLike[str],
+    mode: Literal["w", "wt", "w+", "wt+", "w+t"],
+    *,
+    durable: bool = True,
+    overwrite: bool = True,
+    preserve: bool = True,
+    encoding: str | None = None,
+    newline: str | None = None,
+) -> AbstractContextManager[TextIO]: ...
+
+
+@overload
+def atomic_write(
+    path: str | os.PathLike[str],
+    mode: str,
+    *,
+    durable: bool = True,
+    overwrite: bool = True,
+    preserve: bool = True,
+    encoding: str | None = None,
+    newline: str | None = None,
+) -> AbstractContextManager[IO[Any]]: ...
+
+
+def atomic_write(
+    path: str | os.PathLike[str],
+    mode: str = "wb",
+    *,
+    durable: bool = True,
+    overwrite: bool = True,
+    preserve: bool = True,
+    encoding: str | None = None,
+    newline: str | None = None,
+) -> AbstractContextManager[IO[Any]]:
+    """A context manager that yields a new file, and puts it at *path* in one step if the block ends well.
+
+    :param mode: as of ``open``, one that writes anew: ``"wb"``, ``"w"``, or with ``+``.
+    :param durable: have file and name on the disk before the block is left: after a power cut there is the old
+        file or the new one, whole. False: after a crash of the machine (not of a process) it may be empty.
+    :param overwrite: False: there must be no file yet; of several writers one wins.
+    :param preserve: keep the permission bits of a file that is replaced, and its owner and group where allowed.
+        False, and for a new file: what the umask leaves of 0o666.
+    :param encoding: as of ``open``, for text.
+    :param newline: as of ``open``, for text.
+    :raises ValueError: for another *mode*.
+    :raises DatafileExists: with ``overwrite=False``, on entering or at the end of the block, if there is a file.
+    :raises DatafileError: if the file cannot be made, written to the disk, or put in place.
+    :raises: whatever the block raises, unchanged.
+
+    If it raises, nothing has changed at *path*, and no other file is left. (If only the directory could not be
+    written to the disk in the end, the new file is in place; the error says so.) A symbolic link stays one: what
+    it points to is replaced. A child that was forked inside the block and leaves it changes nothing.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "report.txt")
+    >>> with atomic_write(path, "w") as file:
+    ...     _ = file.write("the report")
+    >>> with open(path) as file:
+    ...     file.read()
+    'the report'
+    """
+    if mode not in _MODES:
+        raise ValueError(f"mode must be one that writes anew ({', '.join(_MODES)}), not {mode!r}")
+    if "b" in mode and (encoding is not None or newline is not None):
+        raise ValueError(f"encoding and newline are for text, and {mode!r} is binary")
+    return _writing(absolute(path), mode, durable, overwrite, preserve, encoding, newline)
+
+
+@contextmanager
+def _writing(
+    given: str,
+    mode: str,
+    durable: bool,
+    overwrite: bool,
+    preserve: bool,
+    encoding: str | None,
+    newline: str | None,
+) -> Iterator[IO[Any]]:
+    path = swap.real_path(given)
+    before = swap.regular_at(path)
+    if before is not None and not overwrite:
+        raise _exists(path)
+    writer = os.getpid()
+    heir = before if preserve else None
+    # Not for a moment more open than what it replaces: who has it open then, reads what is written later.
+    temp = _Temp(path, 0o666 if heir is None else 0o600)
+    try:
+        temp.remove_abandoned()
+        try:
+            if heir is not None:
+                swap.inherit_permissions(temp.fd, heir)
+        except OSError as error:
+            raise explained(
+                DatafileError, path, "let the new version inherit the permissions of", error
+            ) from error
+        # A descriptor of its own for the user, who may close it: that does not give up the lock.
+        file = open(  # noqa: SIM115
+            temp.path, mode, encoding=encoding, newline=newline, opener=lambda *_: os.dup(temp.fd)
+        )
+        try:
+            yield file
+        except BaseException:
+            _discard(file)
+            raise
+        if os.getpid() != writer:
+            _discard(file)
+            return
+        try:
+            file.close()
+            if durable:
+                swap.sync(temp.fd)
+        except OSError as error:
+            _discard(file)
+            raise explained(DatafileError, path, "write the new version of", error) from error
+        temp.put_in_place(overwrite)
+    finally:
+        if os.getpid() == writer:
+            temp.remove()
+        temp.close()
+    if durable:
+        swap.sync_directory(os.path.dirname(path))
+
+
+def _discard(file: IO[Any]) -> None:
+    """Close *file*, and let what is still in its buffer go nowhere: after a fork, the place is shared."""
+    if file.closed:
+        return
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.dup2(nowhere, file.fileno(), inheritable=False)
+        finally:
+            os.close(nowhere)
+    with suppress(OSError, ValueError):
+        file.close()
+
+
+class _Temp:
+    """A new file beside *path*, locked by who writes it for as long as he lives."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        self.target = path
+        self.mode = mode
+        self.path = ""
+        self.fd = -1
+        if not any(self._took(place) for place in self._places()):
+            raise DatafileError(
+                errno.EAGAIN,
+                f"{_PLACES} others write {path!r}. Cure: remove its .dogpile-tmp files if that is not so.",
+            )
+
+    def _places(self) -> Iterator[str]:
+        begin, end = swap.marked("tmp", self.target)
+        directory = os.path.dirname(self.target)
+        for number in range(_PLACES):
+            yield os.path.join(directory, f"{begin}{number}{end}")
+
+    def remove_abandoned(self) -> None:
+        """Remove what killed writers of the same path left."""
+        empty = 0
+        for place in self._places():
+            if place != self.path:
+                empty = empty + 1 if _is_empty(place) else 0
+            if empty == _ENOUGH_EMPTY:
+                return
+
+    def _took(self, place: str) -> bool:
+        try:
+            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, self.mode)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise explained(DatafileError, self.target, "make a file beside", error) from error
+        try:
+            flock(fd, LOCK_EX | LOCK_NB)
+            st = os.fstat(fd)
+            if identity_at(place) == (st.st_dev, st.st_ino):
+                self.path, self.fd = place, fd
+                return True
+        except BlockingIOError:
+            pass  # who removes what is abandoned was quicker than our lock
+        except OSError as error:
+            os.unlink(place)
+            os.close(fd)
+            raise explained(DatafileError, place, "lock", error) from error
+        os.close(fd)
+        return False
+
+    def put_in_place(self, overwrite: bool) -> None:
+        if overwrite:
+            swap.rename(self.path, self.target)
+            self.path = ""
+            return
+        try:
+            swap.link(self.path, self.target)
+        except FileExistsError as error:
+            raise _exists(self.target) from error
+
+    def remove(self) -> None:
+        if self.path:
+            with suppress(OSError):
+                os.unlink(self.path)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def _is_empty(place: str) -> bool:
+    """Whether nothing is at *place*, or only what a killed writer left: then it is removed."""
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # not ours, or not ours to judge
+    try:
+        flock(fd, LOCK_EX | LOCK_NB)
+        st = os.fstat(fd)
+        if identity_at(place) == (st.st_dev, st.st_ino):
+            os.unlink(place)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _exists(path: str) -> DatafileExists:
+    return DatafileExists(
+        errno.EEXIST, f"{path!r} exists, and overwrite=False. Cure: remove it, or let it be overwritten."
+    )

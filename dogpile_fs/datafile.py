@@ -1,0 +1,284 @@
+"""Datafile: a file that one process rebuilds when it is too old, and that everyone reads."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar, overload
+
+from . import swap
+from .dogpile import SyncReaderDogpile
+from .errors import DatafileError, explained
+from .versioned import Creator, Vanished, Versioned, entries
+from .waiting import INHERIT, Timeout
+
+__all__ = ["Datafile"]
+
+T = TypeVar("T")
+
+_PIECE = 1 << 20
+#: What a file system says that has no hard links, or has no more, or not of what belongs to others
+#: (sysctl fs.protected_hardlinks).
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Datafile(Versioned):
+    """A file that is created when it is missing or too old, by one thread of one process, and swapped in whole.
+
+    :param path: the datafile. If it is a symbolic link, what it points to is replaced.
+    :param expiretime: seconds after which it is stale; ``None``: never.
+    :param creator: called with the path of the new version, beside the datafile and with the same suffix, where
+        nothing is yet; makes a regular file there. ``None``: this process only reads.
+    :param validate: called with that path before the swap; refuses it by raising or by returning False.
+    :param keep: how many earlier versions to keep, as ``<path>.dogpile.kept.<number>``, for :meth:`rollback`.
+    :param skip_unchanged: stamp, but do not swap, if the contents are the old ones.
+    :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
+    :param readers: swap only while no process is inside an :meth:`open` or :meth:`acquire` block; for readers
+        that open it again by its name. All processes must say the same.
+    :param timeout: seconds after which a wait gives up with :class:`LockTimeout`; ``None``: never.
+    :param directory: put the coordination files there instead of beside the datafile.
+    :param mode: permission bits of coordination files that have to be made; ``None``: what the umask leaves of
+        0o666. The datafile itself keeps those of the version before; the first has what its creator gave it.
+    :raises TypeError, ValueError: for arguments that are of no use.
+    :raises PathError: for a *path* that cannot be coordinated.
+
+    A file that is there without a sidecar (shipped in an image, copied by hand) counts as created at its mtime. So
+    does one that a foreign hand put in the place of ours; and where it was removed, there is nothing yet.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "report.txt")
+    >>> def creator(target):
+    ...     with open(target, "w") as file:
+    ...         _ = file.write("the report")
+    >>> report = Datafile(path, 3600, creator)
+    >>> with report.open("r") as file:
+    ...     print(file.read())
+    the report
+    >>> report.refresh(), report.refresh(force=True)
+    (False, True)
+    """
+
+    _resource = "file"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        expiretime: float | None = None,
+        creator: Creator | None = None,
+        *,
+        validate: Creator | None = None,
+        keep: int = 0,
+        skip_unchanged: bool = False,
+        durable: bool = True,
+        readers: bool = False,
+        timeout: float | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        mode: int | None = None,
+    ) -> None:
+        self.skip_unchanged = skip_unchanged
+        super().__init__(
+            path,
+            expiretime,
+            creator,
+            validate=validate,
+            keep=keep,
+            durable=durable,
+            readers=readers,
+            timeout=timeout,
+            directory=directory,
+            mode=mode,
+        )
+        self._made_with["skip_unchanged"] = skip_unchanged
+        self._made_with["readers"] = readers
+
+    @overload
+    def open(
+        self,
+        mode: Literal["rb"] = "rb",
+        *,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[BinaryIO]: ...
+
+    @overload
+    def open(
+        self,
+        mode: Literal["r", "rt"],
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[TextIO]: ...
+
+    def open(
+        self,
+        mode: str = "rb",
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[IO[Any]]:
+        """A context manager that yields the current version, open for reading; created first if there is none.
+
+        A stale one is yielded while another process creates. What was opened stays what it was until it is closed,
+        whatever is swapped in meanwhile.
+
+        :param mode: ``"rb"``, ``"r"`` or ``"rt"``.
+        :param encoding: as of the built-in ``open``; so are *errors* and *newline*.
+        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :raises LockTimeout: if the first creation (or, with readers, a swap) did not end in time.
+        :raises DatafileError: if it cannot be opened; from the creation, if it made nothing, *validate* refused
+            it, or it cannot be put in place.
+        :raises LockFileError, SidecarError, WouldDeadlock: as :meth:`.Dogpile.acquire`.
+        :raises: what the creator and *validate* raise, unchanged; the old version stays.
+        """
+        if mode not in ("rb", "r", "rt"):
+            raise ValueError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: a datafile is written by its creator")
+        return self._reading(mode, timeout, encoding=encoding, errors=errors, newline=newline)
+
+    @contextmanager
+    def _reading(self, mode: str, timeout: Timeout, **text: str | None) -> Iterator[IO[Any]]:
+        for passage in self._passages(timeout):
+            with passage:
+                try:
+                    file = self._opened(mode, **text)
+                except Vanished:
+                    continue
+                with file:
+                    yield file
+                return
+
+    @contextmanager
+    def acquire(self, *, timeout: Timeout = INHERIT) -> Iterator[str]:
+        """A context manager that yields the path of the current version, created first if there is none.
+
+        With ``readers=True`` nothing is swapped inside the block. Otherwise the name may come to mean the next
+        version at any time: whoever opens it once has one version or the other.
+
+        :param timeout: as of :meth:`open`. The errors are the same.
+        """
+        for passage in self._passages(timeout):
+            with passage:
+                if not os.path.exists(self._path):
+                    continue
+                yield self._path
+                return
+
+    def path(self, *, timeout: Timeout = INHERIT) -> str:
+        """The path, for those who need a name, once there is something; see :meth:`acquire`."""
+        with self.acquire(timeout=timeout) as path:
+            return path
+
+    def _loaded(self, loader: Callable[[Any], T]) -> T:
+        with self._opened("rb") as file:
+            return loader(file)
+
+    def _opened(self, mode: str, **text: str | None) -> IO[Any]:
+        try:
+            return open(self._path, mode, **text)  # type: ignore[call-overload,no-any-return]
+        except FileNotFoundError as error:
+            raise Vanished from error
+        except OSError as error:
+            raise explained(DatafileError, self._path, "open", error) from error
+
+    def _place(self) -> str:
+        return swap.real_path(self._path)
+
+    def _refuse_unless_made(self, target: str) -> None:
+        if swap.regular_at(target) is None:
+            raise DatafileError(
+                errno.ENOENT,
+                f"the creator made no file at {target!r}, the path that it was called with: {self._path!r} is "
+                "what it was. Cure: let it write there.",
+            )
+
+    def _put_in_place(self, target: str, place: str) -> None:
+        before = swap.regular_at(place)
+        if before is not None and self.skip_unchanged and _same_contents(target, place):
+            return
+        try:
+            fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if before is not None:
+                    swap.inherit_permissions(fd, before)
+                if self.durable:
+                    swap.sync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise explained(DatafileError, target, "complete the new version", error) from error
+        if self.keep and before is not None:
+            self._keep(place)
+        with self._nobody_inside():
+            swap.rename(target, place)
+        if self.durable:
+            swap.sync_directory(os.path.dirname(place))
+        for _, kept in self._kept(place)[self.keep :]:
+            with suppress(FileNotFoundError):
+                os.unlink(kept)
+
+    def _nobody_inside(self) -> AbstractContextManager[None]:
+        if isinstance(self.dogpile, SyncReaderDogpile):
+            return self.dogpile.acquire_write_lock()
+        return nullcontext()
+
+    def _kept(self, place: str) -> list[tuple[int, str]]:
+        """The versions that were kept, the last first."""
+        begin = os.path.basename(place) + ".dogpile.kept."
+        found = [(entry.name[len(begin) :], entry.path) for entry in entries(os.path.dirname(place), begin)]
+        return sorted(((int(number), path) for number, path in found if number.isdecimal()), reverse=True)
+
+    def _keep(self, place: str) -> None:
+        kept = self._kept(place)
+        if kept and os.path.samefile(kept[0][1], place):
+            return  # by one who was killed before he swapped
+        name = f"{place}.dogpile.kept.{kept[0][0] + 1 if kept else 1}"
+        try:
+            swap.link(place, name)
+        except DatafileError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            begin, end = self._marked("new", place)
+            copy = os.path.join(os.path.dirname(place), f"{begin}copy{end}")
+            shutil.copy2(place, copy)
+            swap.rename(copy, name)
+
+    def _roll_back(self) -> None:
+        place = self._place()
+        for _, kept in self._kept(place):
+            if os.path.exists(place) and os.path.samefile(kept, place):
+                os.unlink(kept)
+                continue
+            with self._nobody_inside():
+                swap.rename(kept, place)
+            if self.durable:
+                swap.sync_directory(os.path.dirname(place))
+            return
+        raise DatafileError(
+            errno.ENOENT, f"no earlier version of {self._path!r} was kept. Cure: keep some, with keep=1 or more."
+        )
+
+    def _remove(self, left: str) -> None:
+        try:
+            os.unlink(left)
+        except FileNotFoundError:
+            pass
+        except (IsADirectoryError, PermissionError):  # EPERM: what macOS says of a directory
+            swap.remove_tree(left)
+
+
+def _same_contents(one: str, other: str) -> bool:
+    try:
+        with open(one, "rb") as a, open(other, "rb") as b:
+            if os.fstat(a.fileno()).st_size != os.fstat(b.fileno()).st_size:
+                return False
+            while piece := a.read(_PIECE):
+                if piece != b.read(_PIECE):
+                    return False
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,221 @@
+"""The system calls of a swap: what puts a new file or directory in the old one's place, and makes it last.
+
+Mechanism only. Nothing here knows who may swap when, or what a version is for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from contextlib import suppress
+
+from .errors import DatafileError, explained
+
+__all__ = [
+    "directory_at",
+    "exchange",
+    "inherit_permissions",
+    "link",
+    "lstat",
+    "marked",
+    "real_path",
+    "regular_at",
+    "remove_tree",
+    "rename",
+    "sync",
+    "sync_directory",
+    "sync_tree",
+]
+
+_KEPT = 100
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+#: What a file system says that has no such call, or not for directories.
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def real_path(path: str) -> str:
+    """Where *path* leads: a swap replaces what a symbolic link points to, not the link.
+
+    :raises DatafileError: if it leads to itself.
+    """
+    real = os.path.realpath(path)
+    if os.path.islink(real):
+        raise explained(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+    return real
+
+
+def marked(kind: str, path: str, owner: str = "") -> tuple[str, str]:
+    """How the names of *kind* begin and end that stand beside *path* for *owner* (default: its own name).
+
+    They are hidden, are not confused with those of another owner, and end like *path*, so that whoever goes by the
+    suffix (pandas does) makes the same of both.
+    """
+    name = os.fsencode(os.path.basename(path))
+    digest = hashlib.blake2b(os.fsencode(owner) or name, digest_size=8).hexdigest()
+    return f".dogpile-{kind}-{digest}-", "." + os.fsdecode(name[-_KEPT:])
+
+
+def regular_at(path: str) -> os.stat_result | None:
+    """The regular file at *path*; None if there is nothing.
+
+    :raises DatafileError: if there is something else, which must not be replaced by a file.
+    """
+    found = lstat(path)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        raise DatafileError(
+            code,
+            f"{path!r} is no regular file (mode {found.st_mode:o}). Cure: move it away, or name another path.",
+        )
+    return found
+
+
+def directory_at(path: str) -> os.stat_result | None:
+    """The directory at *path*; None if there is nothing.
+
+    :raises DatafileError: if there is something else.
+    """
+    found = lstat(path)
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        raise DatafileError(
+            errno.ENOTDIR, f"{path!r} is no directory (mode {found.st_mode:o}). Cure: move it away."
+        )
+    return found
+
+
+def lstat(path: str) -> os.stat_result | None:
+    """What is at *path* itself, not where it leads; None if nothing is."""
+    try:
+        return os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise explained(DatafileError, path, "look at", error) from error
+
+
+def inherit_permissions(fd: int, before: os.stat_result) -> None:
+    """Give the file *fd* the permission bits of the one *before*, and its owner and group where that is allowed.
+
+    Set-user-ID and set-group-ID bits go with their owner or not at all.
+    """
+    mode = stat.S_IMODE(before.st_mode)
+    now = os.fstat(fd)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        try:
+            os.fchown(fd, before.st_uid, before.st_gid)
+        except PermissionError:
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+            with suppress(PermissionError):
+                os.fchown(fd, -1, before.st_gid)
+    if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+        os.fchmod(fd, mode)
+
+
+def sync(fd: int) -> None:
+    """Have the file *fd* on the disk itself; else a rename may be there before the contents are (fsync(2))."""
+    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, whose fsync leaves it in the drive's cache
+        with suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
+
+
+def sync_directory(path: str) -> None:
+    """Have the names in the directory *path* on the disk (fsync(2): "explicit fsync() on a file descriptor for
+    the directory is also needed").
+
+    :raises DatafileError: if the disk fails.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sync(fd)
+        finally:
+            os.close(fd)
+    except PermissionError:
+        pass  # a directory to be written but not read: what is in place is whole, and lasts when the system says
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise explained(DatafileError, path, "make durable what was put into", error) from error
+
+
+def rename(new: str, path: str) -> None:
+    """Put *new* at *path*, in one step for all who look.
+
+    :raises DatafileError: if the system refuses; what was at *path* still is.
+    """
+    try:
+        os.replace(new, path)
+    except OSError as error:
+        raise explained(DatafileError, path, "put the new version at", error) from error
+
+
+def link(path: str, name: str) -> None:
+    """Give the file at *path* another *name*.
+
+    :raises FileExistsError: if there is such a name.
+    :raises DatafileError: if the system refuses.
+    """
+    try:
+        os.link(path, name, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise explained(DatafileError, name, "make the hard link", error) from error
+
+
+def exchange(one: str, other: str) -> None:
+    """Let *one* and *other* change places, in one step for all who look (renameat2(2), ``RENAME_EXCHANGE``).
+
+    :raises DatafileError: if the system refuses or has no such call.
+    """
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        done = libc.renameat2(
+            _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+        )
+    except AttributeError:
+        code = errno.ENOSYS
+    else:
+        if done == 0:
+            return
+        code = ctypes.get_errno()
+    if code in _NOT_SUPPORTED:
+        raise DatafileError(
+            code,
+            f"no directory can be put in the place of {other!r} in one step here ({os.strerror(code)}). "
+            "Cure: move it away; then a symbolic link is put there, to one version after the other.",
+        )
+    raise explained(DatafileError, other, "put the new version at", OSError(code, os.strerror(code)))
+
+
+def remove_tree(path: str) -> None:
+    """Remove the directory *path* and all in it; what cannot be removed stays, for the next who tries."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def sync_tree(path: str) -> None:
+    """Have the directory *path* and all in it on the disk.
+
+    :raises OSError: if a file cannot be opened, or the disk fails.
+    """
+    for directory, _, files in os.walk(path, onerror=_raise):
+        for name in files:
+            file = os.path.join(directory, name)
+            if stat.S_ISREG(os.lstat(file).st_mode):
+                fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    sync(fd)
+                finally:
+                    os.close(fd)
+        sync_directory(directory)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,265 @@
+"""Build beside, swap, stamp: what a datafile and a directory of data have in common.
+
+Stands on the public face of :class:`~.dogpile.Dogpile`: who creates, who waits and who passes is decided there.
+Here a creator is given a place to build, what it built is looked at, put in place in one step, and what a killed
+creator left is removed by the next one. What is called ``.dogpile-new-...`` while nobody creates was left.
+"""
+
+from __future__ import annotations
+
+import errno
+import operator
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from time import time
+from typing import Any, Literal, TypeVar
+
+from . import swap
+from .dogpile import Dogpile, SyncReaderDogpile
+from .errors import DatafileError, explained
+from .loading import Loading, key_of
+from .passage import Passage
+from .paths import absolute
+from .status import Status
+from .waiting import INHERIT, Timeout, deadline_of
+
+__all__ = ["Creator", "Vanished", "Versioned", "entries"]
+
+T = TypeVar("T")
+
+#: Called with the path of a new version, where nothing is yet; makes it there.
+Creator = Callable[[str], object]
+
+#: How often a version may vanish between the pass and the opening before that is told.
+_ATTEMPTS = 10
+
+
+class Vanished(Exception):
+    """What was there at the pass is not there any more: pass again."""
+
+
+class Versioned(ABC):
+    """A resource that is replaced whole, by one process, while all others use it."""
+
+    _resource: Literal["file", "directory"]
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        expiretime: float | None,
+        creator: Creator | None,
+        *,
+        validate: Creator | None,
+        keep: int,
+        durable: bool,
+        readers: bool,
+        timeout: float | None,
+        directory: str | os.PathLike[str] | None,
+        mode: int | None,
+        **more: Any,
+    ) -> None:
+        for name, function in (("creator", creator), ("validate", validate)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be a function of a path, not {function!r}")
+        self.keep = operator.index(keep)
+        if self.keep < 0:
+            raise ValueError(f"keep must be a number of versions, not {keep!r}")
+        kind = SyncReaderDogpile if readers else Dogpile
+        #: The Dogpile that coordinates it.
+        self.dogpile = kind(
+            expiretime, path, timeout=timeout, directory=directory, mode=mode, resource=self._resource
+        )
+        assert self.dogpile.path is not None
+        self._path = self.dogpile.path
+        self.creator = creator
+        self.validate = validate
+        self.durable = durable
+        self._timeout = timeout
+        self._loading = Loading(repr(self._path))
+        self._made_with = {
+            "validate": validate,
+            "keep": keep,
+            "durable": durable,
+            "readers": readers,
+            "timeout": timeout,
+            "directory": None if directory is None else absolute(directory),
+            "mode": mode,
+            **more,
+        }
+
+    def load(self, loader: Callable[[Any], T], *, timeout: Timeout = INHERIT) -> T:
+        """What *loader* makes of the current version: once per process and version, shared by its threads.
+
+        After another version was swapped in, by any process, one thread calls *loader* again; the others get the
+        old object until the new one is ready. While nothing is new, this costs about what a pass costs.
+
+        :param loader: called with the version: a datafile opened in mode ``"rb"``, a directory's path. A function
+            that is no closure is known by its code, so it may be a lambda; else pass the same object every time.
+        :param timeout: as of :meth:`open`; it also bounds the wait for another thread's first object.
+        :returns: the object; it is the same for all who ask, and must not be changed.
+        :raises: as :meth:`open`, and what *loader* raises: the old object stays, and the next call tries again.
+
+        >>> import json, os, tempfile
+        >>> from dogpile_fs import Datafile
+        >>> def creator(target):
+        ...     with open(target, "w") as file:
+        ...         json.dump({"rows": 3}, file)
+        >>> report = Datafile(os.path.join(tempfile.mkdtemp(), "report.json"), 3600, creator)
+        >>> report.load(json.load)
+        {'rows': 3}
+        >>> report.load(json.load) is report.load(json.load)
+        True
+        """
+        key = key_of(loader)
+        slot = self._loading.slots.get(key)
+        if slot is not None and slot.made is not None:
+            version, value = slot.made
+            if version == self.dogpile.fresh_version():
+                return value  # type: ignore[no-any-return]
+        deadline = deadline_of(timeout, self._timeout)
+        for passage in self._passages(timeout):
+            with passage, suppress(Vanished):
+                return self._loading.value(  # type: ignore[no-any-return]
+                    key, passage.version, lambda: self._loaded(loader), deadline
+                )
+        raise AssertionError("unreachable")
+
+    def refresh(self, force: bool = False, *, timeout: Timeout = INHERIT) -> bool:
+        """Create if it is stale or there is nothing yet; for cron jobs and warm-up code.
+
+        :param force: create in any case, after whoever is creating now.
+        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :returns: True if this call created; False if it is fresh, or another created or is creating.
+        :raises TypeError: if this object has no creator.
+        :raises: as ``open``; lacking the permission to create is always an error.
+        """
+        if self.creator is None:
+            raise TypeError(f"{self!r} was made without a creator: it only reads")
+        return self.dogpile.refresh(self._create, force, timeout=timeout)
+
+    def invalidate(self, hard: bool = False) -> None:
+        """Make it stale from now on, for all processes; see :meth:`.Dogpile.invalidate`.
+
+        :param hard: nobody passes before a new creation.
+        """
+        self.dogpile.invalidate(hard)
+
+    def status(self) -> Status:
+        """What is known now, without waiting or creating; see :meth:`.Dogpile.status`."""
+        return self.dogpile.status()
+
+    def touch(self) -> None:
+        """Stamp what is there: it counts as created now, and no longer as invalidated.
+
+        :raises DatafileError: if nothing is there.
+        :raises SidecarError: if the sidecar cannot be written.
+        """
+        if not os.path.exists(self._path):
+            raise DatafileError(errno.ENOENT, f"there is nothing at {self._path!r} to stamp. Cure: create it.")
+        self.dogpile.createdtime = time()
+
+    def rollback(self, *, timeout: Timeout = INHERIT) -> None:
+        """Put the last version back that ``keep=`` has kept, and stamp it; what it replaces is dropped.
+
+        Waits for who is creating now.
+
+        :raises DatafileError: if none was kept.
+        :raises LockTimeout: if the creation did not end in time.
+        """
+        self.dogpile.refresh(self._roll_back, force=True, timeout=timeout)
+
+    def _passages(self, timeout: Timeout) -> Iterator[Passage]:
+        """A pass, and another if what was passed to had vanished, until that looks like no accident."""
+        creator = None if self.creator is None else self._create
+        for _ in range(_ATTEMPTS):
+            yield self.dogpile.acquire(creator, timeout=timeout)
+        raise DatafileError(
+            errno.ENOENT, f"{self._path!r} vanishes as soon as it is there. Cure: find out who removes it."
+        )
+
+    def _create(self) -> None:
+        """The dogpile's creator: build, look, swap."""
+        assert self.creator is not None
+        process = os.getpid()
+        place = self._place()
+        self._remove_left(place)
+        begin, end = self._marked("new", place)
+        target = os.path.join(os.path.dirname(place), begin + secrets.token_hex(4) + end)
+        try:
+            self.creator(target)
+            if os.getpid() != process:
+                return  # a child that was forked inside the creator
+            self._refuse_unless_made(target)
+            if self.validate is not None and self.validate(target) is False:
+                raise DatafileError(
+                    errno.EINVAL,
+                    f"validate refused the new version of {self._path!r}: the old one stays. "
+                    "Cure: see why it did.",
+                )
+            self._put_in_place(target, place)
+        finally:
+            if os.getpid() == process:
+                self._remove(target)
+                self._remove_left(place)
+
+    def _marked(self, kind: str, place: str) -> tuple[str, str]:
+        # Those who reach a file by different links do not share a mutex, so they must not share such names.
+        own = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
+        return swap.marked(kind, place, "" if own == place else own)
+
+    def _remove_left(self, place: str) -> None:
+        """Remove what this or a killed creator left beside *place*, and what their programs put beside that."""
+        with suppress(PermissionError):  # to list the directory
+            for entry in entries(os.path.dirname(place), self._marked("new", place)[0]):
+                self._remove(entry.path)
+
+    @abstractmethod
+    def _place(self) -> str:
+        """The path that a swap replaces."""
+
+    @abstractmethod
+    def _refuse_unless_made(self, target: str) -> None:
+        """:raises DatafileError: if what the creator made at *target* is not what it should be."""
+
+    @abstractmethod
+    def _put_in_place(self, target: str, place: str) -> None:
+        """Swap."""
+
+    @abstractmethod
+    def _roll_back(self) -> None:
+        """Swap back to the last version that was kept."""
+
+    @abstractmethod
+    def _remove(self, left: str) -> None:
+        """Remove what was left under a name of ours, if it still is there."""
+
+    @abstractmethod
+    def _loaded(self, loader: Callable[[Any], T]) -> T:
+        """What *loader* makes of the current version; called inside a pass.
+
+        :raises Vanished: if there is none any more.
+        """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpickled, (type(self), self._path, self.dogpile.expiretime, self.creator, self._made_with)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._path!r}, {self.dogpile.expiretime})"
+
+
+def entries(directory: str, begin: str) -> list[os.DirEntry[str]]:
+    """What is in *directory* now and has a name that begins with *begin*."""
+    try:
+        with os.scandir(directory) as all_of_them:
+            return [entry for entry in all_of_them if entry.name.startswith(begin)]
+    except FileNotFoundError as error:
+        raise explained(DatafileError, directory, "look into", error) from error
+
+
+def _unpickled(
+    kind: Any, path: str, expiretime: float | None, creator: Creator | None, made_with: dict[str, Any]
+) -> Any:
+    return kind(path, expiretime, creator, **made_with)
