@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from . import swap
+from . import forking, swap
 from .errors import DatafileError, DatafileExists, explained
-from .lockfile import identity_at
-from .paths import absolute
+from .lockfile import Description
+from .paths import checked_name
 
 __all__ = ["atomic_write"]
 
 _MODES = ("w", "wt", "wb", "w+", "wt+", "w+t", "wb+", "w+b")
 # Temp files stand in numbered places, so that nobody must list a directory of a hundred thousand files to find
-# the abandoned ones. Writers take the first that is free, and there are as many as write at the same time: after
-# so many empty places in a row, the rest are empty too.
-_ENOUGH_EMPTY = 8
+# the abandoned ones. Writers take the first that is free, so there are as many as have written at the same time:
+# after so many empty places in a row, the rest are empty too.
+_ENOUGH_EMPTY = 32
 _PLACES = 10_000
+_OURS = stat.S_IRUSR | stat.S_IWUSR
+_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @overload
@@ -108,7 +112,7 @@ def atomic_write(
         raise ValueError(f"mode must be one that writes anew ({', '.join(_MODES)}), not {mode!r}")
     if "b" in mode and (encoding is not None or newline is not None):
         raise ValueError(f"encoding and newline are for text, and {mode!r} is binary")
-    return _writing(absolute(path), mode, durable, overwrite, preserve, encoding, newline)
+    return _writing(checked_name(path), mode, durable, overwrite, preserve, encoding, newline)
 
 
 @contextmanager
@@ -125,23 +129,13 @@ def _writing(
     before = swap.regular_at(path)
     if before is not None and not overwrite:
         raise _exists(path)
-    writer = os.getpid()
     heir = before if preserve else None
+    writer = os.getpid()
     # Not for a moment more open than what it replaces: who has it open then, reads what is written later.
     temp = _Temp(path, 0o666 if heir is None else 0o600)
     try:
         temp.remove_abandoned()
-        try:
-            if heir is not None:
-                swap.inherit_permissions(temp.fd, heir)
-        except OSError as error:
-            raise explained(
-                DatafileError, path, "let the new version inherit the permissions of", error
-            ) from error
-        # A descriptor of its own for the user, who may close it: that does not give up the lock.
-        file = open(  # noqa: SIM115
-            temp.path, mode, encoding=encoding, newline=newline, opener=lambda *_: os.dup(temp.fd)
-        )
+        file = temp.opened(mode, encoding, newline, heir)
         try:
             yield file
         except BaseException:
@@ -151,9 +145,8 @@ def _writing(
             _discard(file)
             return
         try:
-            file.close()
-            if durable:
-                swap.sync(temp.fd)
+            _close(file)
+            temp.complete(heir, durable)
         except OSError as error:
             _discard(file)
             raise explained(DatafileError, path, "write the new version of", error) from error
@@ -166,11 +159,14 @@ def _writing(
         swap.sync_directory(os.path.dirname(path))
 
 
+def _close(file: IO[Any]) -> None:
+    with suppress(ValueError):  # detached: who did that flushes and closes what he took
+        file.close()
+
+
 def _discard(file: IO[Any]) -> None:
     """Close *file*, and let what is still in its buffer go nowhere: after a fork, the place is shared."""
-    if file.closed:
-        return
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # closed already, or detached
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.dup2(nowhere, file.fileno(), inheritable=False)
@@ -181,13 +177,17 @@ def _discard(file: IO[Any]) -> None:
 
 
 class _Temp:
-    """A new file beside *path*, locked by who writes it for as long as he lives."""
+    """A new file beside *path*, locked by who writes it for as long as he lives.
+
+    The lock has a description of its own, so that neither a user who closes the file nor a child that was forked
+    meanwhile, and lives on, makes a difference to it.
+    """
 
     def __init__(self, path: str, mode: int) -> None:
         self.target = path
         self.mode = mode
         self.path = ""
-        self.fd = -1
+        self.lock: Description | None = None
         if not any(self._took(place) for place in self._places()):
             raise DatafileError(
                 errno.EAGAIN,
@@ -200,6 +200,31 @@ class _Temp:
         for number in range(_PLACES):
             yield os.path.join(directory, f"{begin}{number}{end}")
 
+    def _took(self, place: str) -> bool:
+        try:
+            fd = os.open(place, _MAKE, self.mode)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise explained(DatafileError, self.target, "make a file beside", error) from error
+        self.path = place
+        try:
+            try:
+                self.mode = stat.S_IMODE(os.fstat(fd).st_mode)
+                if self.mode & _OURS != _OURS:  # the umask keeps it from us too, until it is done
+                    os.fchmod(fd, self.mode | _OURS)
+            finally:
+                os.close(fd)
+            lock = _locked(place)
+        except OSError as error:
+            self.remove()
+            raise explained(DatafileError, place, "lock", error) from error
+        if lock is None:
+            self.path = ""  # who removes what is abandoned was quicker than our lock
+            return False
+        self.lock = lock
+        return True
+
     def remove_abandoned(self) -> None:
         """Remove what killed writers of the same path left."""
         empty = 0
@@ -209,27 +234,32 @@ class _Temp:
             if empty == _ENOUGH_EMPTY:
                 return
 
-    def _took(self, place: str) -> bool:
+    def opened(self, mode: str, encoding: str | None, newline: str | None, heir: os.stat_result | None) -> IO[Any]:
         try:
-            fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, self.mode)
-        except FileExistsError:
-            return False
+            fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            raise explained(DatafileError, self.target, "make a file beside", error) from error
+            raise explained(DatafileError, self.path, "open", error) from error
         try:
-            flock(fd, LOCK_EX | LOCK_NB)
-            st = os.fstat(fd)
-            if identity_at(place) == (st.st_dev, st.st_ino):
-                self.path, self.fd = place, fd
-                return True
-        except BlockingIOError:
-            pass  # who removes what is abandoned was quicker than our lock
+            if heir is not None:
+                self.inherit(heir)
         except OSError as error:
-            os.unlink(place)
             os.close(fd)
-            raise explained(DatafileError, place, "lock", error) from error
-        os.close(fd)
-        return False
+            doing = "let the new version inherit the permissions of"
+            raise explained(DatafileError, self.target, doing, error) from error
+        return open(self.path, mode, encoding=encoding, newline=newline, opener=lambda *_: fd)
+
+    def inherit(self, before: os.stat_result) -> None:
+        assert self.lock is not None
+        swap.inherit_permissions(self.lock.fd, before)
+
+    def complete(self, heir: os.stat_result | None, durable: bool) -> None:
+        assert self.lock is not None
+        if heir is not None:
+            self.inherit(heir)  # again: what is written loses its set-user-ID bit
+        elif self.mode & _OURS != _OURS:
+            os.fchmod(self.lock.fd, self.mode)
+        if durable:
+            swap.sync(self.lock.fd)
 
     def put_in_place(self, overwrite: bool) -> None:
         if overwrite:
@@ -247,27 +277,50 @@ class _Temp:
                 os.unlink(self.path)
 
     def close(self) -> None:
-        os.close(self.fd)
+        if self.lock is not None:
+            self.lock.close()
+
+
+def _locked(place: str) -> Description | None:
+    """The file at *place*, locked; None if another has locked it, or it is gone.
+
+    :raises OSError: if it is none of ours, or cannot be locked.
+    """
+    with forking.opening:
+        try:
+            description = Description(place, os.open(place, _LOOK))
+        except FileNotFoundError:
+            return None
+    try:
+        flock(description.fd, LOCK_EX | LOCK_NB)
+        if description.is_at_its_path():
+            return description
+    except BlockingIOError:
+        pass
+    except BaseException:
+        description.close()
+        raise
+    description.close()
+    return None
 
 
 def _is_empty(place: str) -> bool:
-    """Whether nothing is at *place*, or only what a killed writer left: then it is removed."""
+    """Whether nothing is at *place*. What a killed writer left there is removed."""
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # not ours, or not ours to judge
-    try:
-        flock(fd, LOCK_EX | LOCK_NB)
-        st = os.fstat(fd)
-        if identity_at(place) == (st.st_dev, st.st_ino):
+        try:
+            abandoned = _locked(place)
+        except PermissionError:
+            os.chmod(place, 0o600, follow_symlinks=False)  # if it is ours; not all file systems and systems can
+            abandoned = _locked(place)
+        if abandoned is None:
+            return not os.path.lexists(place)
+        try:
             os.unlink(place)
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+        finally:
+            abandoned.close()
+    except (OSError, NotImplementedError):
+        pass  # not ours, or not ours to judge
+    return False
 
 
 def _exists(path: str) -> DatafileExists:

@@ -1,8 +1,10 @@
 """DataDirectory: a directory of files that one process rebuilds when it is too old, and that everyone reads.
 
-Each version is a directory of its own, ``.dogpile-dir-<digest>-<number>.<name>``, and the path a symbolic link to
-the current one, flipped by a rename. Where a plain directory stands at the path it stays one: the new version
-changes places with it.
+Each version is a directory of its own, ``.dogpile-dir-<digest>-<number>-<before>.<name>``, and the path a
+symbolic link to the current one, flipped by a rename. *before* is the number of the version to which ``rollback``
+goes back, 0 if there is none: what the current one does not lead back to never was it, or is dropped. Where a
+plain directory stands at the path it stays one: the new version changes places with it. If the old one is not
+kept, it is called ``.dogpile-old-...`` from then on.
 
 A reader holds a shared ``flock`` on the version that he is in, and whoever removes one an exclusive lock: so a
 version goes when its last reader has left, and the kernel tells if he was killed. A reader who has locked a
@@ -16,22 +18,27 @@ import logging
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from typing import Any, TypeVar
 
 from . import forking, swap
-from .errors import DatafileError, explained
+from .errors import DatafileError, LockTimeout, explained
+from .loading import Version
 from .lockfile import Description
+from .standing import standing_of
 from .versioned import Creator, Vanished, Versioned, entries
-from .waiting import INHERIT, Timeout
+from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["DataDirectory"]
 
 log = logging.getLogger("dogpile_fs")
 
 T = TypeVar("T")
+
+_WHILE_ANOTHER_LOOKS = 0.0005
 
 
 class DataDirectory(Versioned):
@@ -111,7 +118,7 @@ class DataDirectory(Versioned):
         for passage in self._passages(timeout):
             with passage:
                 try:
-                    version, name = self._entered()
+                    version, name = self._entered(passage.deadline)
                 except Vanished:
                     continue
                 try:
@@ -120,15 +127,22 @@ class DataDirectory(Versioned):
                     self._leave(version)
                 return
 
-    def _loaded(self, loader: Callable[[Any], T]) -> T:
-        version, name = self._entered()
+    @contextmanager
+    def _opening(
+        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
+    ) -> Iterator[tuple[Version, Callable[[], T]]]:
+        version, name = self._entered(deadline)
         try:
-            return loader(name)
+            standing = standing_of(os.fstat(version.fd))
+            yield self._version_of(passed, standing), lambda: loader(name)
         finally:
             self._leave(version)
 
-    def _entered(self) -> tuple[Description, str]:
-        """The current version, locked against removal, and its path."""
+    def _entered(self, deadline: Deadline) -> tuple[Description, str]:
+        """The current version, locked against removal, and its path.
+
+        :raises LockTimeout: if a foreign hand keeps it locked.
+        """
         while True:
             real = os.path.realpath(self._path)
             try:
@@ -144,7 +158,13 @@ class DataDirectory(Versioned):
                 if self._is_current(version):
                     return version, _name_within(version, real, moves=not os.path.islink(self._path))
             except BlockingIOError:
-                pass  # being removed: it is not the current one any more
+                # Being removed, so it is not the current one any more; or a remover is about to see that it is.
+                if deadline.left == 0:
+                    raise LockTimeout(
+                        f"somebody kept {real!r} locked for {deadline.timeout} s. "
+                        "Cure: find who it is with fuser(1)."
+                    ) from None
+                time.sleep(min(_WHILE_ANOTHER_LOOKS, deadline.left))
             except BaseException:
                 version.close()
                 raise
@@ -154,7 +174,9 @@ class DataDirectory(Versioned):
         current = version.fd < 0 or self._is_current(version)  # a forked child has lost it
         version.close()
         if not current and self.creator is not None:
-            self._remove_old()
+            with suppress(DatafileError):  # he has read what he wanted to; the next creation tries again
+                for path in self._old(self._place())[1]:
+                    self._remove(path)
 
     def _is_current(self, version: Description) -> bool:
         try:
@@ -164,14 +186,24 @@ class DataDirectory(Versioned):
         return (st.st_dev, st.st_ino) == version.identity
 
     def _place(self) -> str:
-        return os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
+        place = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
+        found = swap.lstat(place)
+        if found is not None and not (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+            raise DatafileError(
+                errno.ENOTDIR,
+                f"{place!r} is neither a directory nor a link to one (mode {found.st_mode:o}). "
+                "Cure: move it away.",
+            )
+        return place
 
     def _refuse_unless_made(self, target: str) -> None:
-        if swap.directory_at(target) is None:
+        found = swap.lstat(target)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            what = "" if found is None else f" but something else (mode {found.st_mode:o})"
             raise DatafileError(
-                errno.ENOENT,
-                f"the creator made no directory at {target!r}, the path that it was called with: {self._path!r} "
-                "is what it was. Cure: let it make one there.",
+                errno.ENOENT if found is None else errno.ENOTDIR,
+                f"the creator made no directory at {target!r}, the path that it was called with,{what}: "
+                f"{self._path!r} is what it was. Cure: let it make one there.",
             )
 
     def _put_in_place(self, target: str, place: str) -> None:
@@ -179,22 +211,28 @@ class DataDirectory(Versioned):
             version = _opened(target)
         except OSError as error:
             raise explained(DatafileError, target, "complete the new version", error) from error
+        name = target
         try:
             # Until it is the current one, this lock keeps it from being taken for an old one.
             flock(version.fd, LOCK_SH)
             self._complete(version, target)
-            before = swap.lstat(place)
-            if before is not None and stat.S_ISDIR(before.st_mode):
+            if _is_plain(place):
                 swap.exchange(target, place)
-                swap.rename(target, self._next_name(place))
+                if self.keep:
+                    self._put_away(target, self._next_name(place))
+                else:
+                    self._remove(self._put_away(target))
             else:
                 name = self._next_name(place)
                 swap.rename(target, name)
                 self._point_to(name, place)
             if self.durable:
                 swap.sync_directory(os.path.dirname(place))
-        finally:
+        except BaseException:
             version.close()
+            self._remove(name)  # unless it is the current one
+            raise
+        version.close()
         self._remove_old()
 
     def _complete(self, version: Description, target: str) -> None:
@@ -208,11 +246,6 @@ class DataDirectory(Versioned):
 
     def _point_to(self, name: str, place: str) -> None:
         """Flip the symbolic link."""
-        before = swap.lstat(place)
-        if before is not None and not stat.S_ISLNK(before.st_mode):
-            raise DatafileError(
-                errno.EEXIST, f"{place!r} is neither a directory nor a link to one. Cure: move it away."
-            )
         begin, end = self._marked("new", place)
         link = os.path.join(os.path.dirname(place), begin + secrets.token_hex(4) + end)
         try:
@@ -221,29 +254,44 @@ class DataDirectory(Versioned):
             raise explained(DatafileError, place, "make the symbolic link for", error) from error
         swap.rename(link, place)
 
-    def _versions(self, place: str) -> list[tuple[int, str]]:
-        """All versions that have a number, the last first."""
+    def _versions(self, place: str) -> dict[int, tuple[str, int]]:
+        """All versions by their number: where each is, and the number of the one before it."""
         begin, end = self._marked("dir", place)
-        found = [
-            (entry.name[len(begin) : -len(end)], entry.path)
-            for entry in entries(os.path.dirname(place), begin)
-            if entry.name.endswith(end)
-        ]
-        return sorted(((int(number), path) for number, path in found if number.isdecimal()), reverse=True)
+        found = {}
+        for entry in entries(os.path.dirname(place), begin):
+            number, _, before = entry.name[len(begin) : -len(end)].partition("-")
+            if entry.name.endswith(end) and number.isdecimal() and before.isdecimal():
+                found[int(number)] = (entry.path, int(before))
+        return found
+
+    def _current_number(self, place: str, versions: dict[int, tuple[str, int]]) -> int:
+        """That of the current version. Where that has none, of the last one that was."""
+        current = os.path.realpath(place)
+        for number, (path, _) in versions.items():
+            if os.path.realpath(path) == current:
+                return number
+        return 0
 
     def _next_name(self, place: str) -> str:
-        begin, end = self._marked("dir", place)
         versions = self._versions(place)
-        number = versions[0][0] + 1 if versions else 1
-        return os.path.join(os.path.dirname(place), f"{begin}{number}{end}")
+        last = max(versions, default=0)
+        before = (self._current_number(place, versions) or last) if self.keep else 0
+        begin, end = self._marked("dir", place)
+        return os.path.join(os.path.dirname(place), f"{begin}{last + 1}-{before}{end}")
 
     def _old(self, place: str) -> tuple[list[str], list[str]]:
         """The versions before the current one, the last first; and those that never were it, or were dropped."""
-        current = os.path.realpath(place)
         versions = self._versions(place)
-        number = next((number for number, path in versions if os.path.realpath(path) == current), None)
-        earlier = [path for n, path in versions if number is None or n < number]
-        return earlier, [path for n, path in versions if number is not None and n > number]
+        current = self._current_number(place, versions)
+        number = versions[current][1] if current else max(versions, default=0)
+        others = {path for other, (path, _) in versions.items() if other != current}
+        others.update(entry.path for entry in entries(os.path.dirname(place), self._marked("old", place)[0]))
+        earlier = []
+        while number in versions and versions[number][0] in others:
+            path, number = versions[number]
+            others.remove(path)
+            earlier.append(path)
+        return earlier, sorted(others)
 
     def _remove_old(self) -> None:
         """Remove the versions that are neither current nor kept, and that no reader is in."""
@@ -259,25 +307,27 @@ class DataDirectory(Versioned):
                     os.unlink(left)
                 return
             version = _opened(left)
-        except OSError as error:
-            log.warning("%r was left and cannot be removed: %s", left, error)
-            return
-        try:
-            flock(version.fd, LOCK_EX | LOCK_NB)
-            if not self._is_current(version):
-                # Not under its own name: what a killed process removed by half must not be taken for a version.
-                begin, end = self._marked("new", self._place())
-                gone = os.path.join(os.path.dirname(left), begin + secrets.token_hex(4) + end)
-                os.rename(left, gone)
-                swap.remove_tree(gone)
+            try:
+                flock(version.fd, LOCK_EX | LOCK_NB)
+                if not self._is_current(version):
+                    # Under another name: nothing must take for a version what was removed by half.
+                    swap.remove_tree(self._put_away(left))
+            finally:
+                version.close()
         except BlockingIOError:
             pass  # a reader is inside, or its builder
         except FileNotFoundError:
             pass  # another was quicker
         except OSError as error:
             log.warning("%r was left and cannot be removed: %s", left, error)
-        finally:
-            version.close()
+
+    def _put_away(self, path: str, name: str | None = None) -> str:
+        """Rename *path* to *name*, by default to that of what is dropped; returns it."""
+        if name is None:
+            begin, end = self._marked("old", self._place())
+            name = os.path.join(os.path.dirname(path), begin + secrets.token_hex(4) + end)
+        os.rename(path, name)
+        return name
 
     def _roll_back(self) -> None:
         place = self._place()
@@ -288,9 +338,9 @@ class DataDirectory(Versioned):
                 continue
             try:
                 flock(version.fd, LOCK_SH | LOCK_NB)
-                before = swap.lstat(place)
-                if before is not None and stat.S_ISDIR(before.st_mode):
+                if _is_plain(place):
                     swap.exchange(path, place)
+                    path = self._put_away(path)  # the dropped one; its readers do not go by its name
                 else:
                     self._point_to(path, place)
                 if self.durable:
@@ -299,13 +349,18 @@ class DataDirectory(Versioned):
                 continue  # being removed
             finally:
                 version.close()
-            if before is not None and stat.S_ISDIR(before.st_mode):
-                self._remove(path)  # where the dropped one is now
+            self._remove(path)
             self._remove_old()
             return
         raise DatafileError(
             errno.ENOENT, f"no earlier version of {self._path!r} was kept. Cure: keep some, with keep=1 or more."
         )
+
+
+def _is_plain(place: str) -> bool:
+    """Whether a plain directory stands at *place*, and no link."""
+    found = swap.lstat(place)
+    return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def _opened(path: str) -> Description:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar, overload
@@ -12,8 +13,10 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar, overload
 from . import swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
+from .loading import Version
+from .standing import standing_of
 from .versioned import Creator, Vanished, Versioned, entries
-from .waiting import INHERIT, Timeout
+from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["Datafile"]
 
@@ -33,7 +36,7 @@ class Datafile(Versioned):
     :param creator: called with the path of the new version, beside the datafile and with the same suffix, where
         nothing is yet; makes a regular file there. ``None``: this process only reads.
     :param validate: called with that path before the swap; refuses it by raising or by returning False.
-    :param keep: how many earlier versions to keep, as ``<path>.dogpile.kept.<number>``, for :meth:`rollback`.
+    :param keep: how many earlier versions to keep for :meth:`rollback`, as ``.dogpile-kept-...-<number>.<name>``.
     :param skip_unchanged: stamp, but do not swap, if the contents are the old ones.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
     :param readers: swap only while no process is inside an :meth:`open` or :meth:`acquire` block; for readers
@@ -91,8 +94,6 @@ class Datafile(Versioned):
             directory=directory,
             mode=mode,
         )
-        self._made_with["skip_unchanged"] = skip_unchanged
-        self._made_with["readers"] = readers
 
     @overload
     def open(
@@ -173,27 +174,41 @@ class Datafile(Versioned):
         with self.acquire(timeout=timeout) as path:
             return path
 
-    def _loaded(self, loader: Callable[[Any], T]) -> T:
+    @contextmanager
+    def _opening(
+        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
+    ) -> Iterator[tuple[Version, Callable[[], T]]]:
         with self._opened("rb") as file:
-            return loader(file)
+            standing = standing_of(os.fstat(file.fileno()))
+            yield self._version_of(passed, standing), lambda: loader(file)
 
     def _opened(self, mode: str, **text: str | None) -> IO[Any]:
         try:
-            return open(self._path, mode, **text)  # type: ignore[call-overload,no-any-return]
+            # O_NONBLOCK: a FIFO must not make us wait; to a regular file it means nothing.
+            file: IO[Any] = open(self._path, mode, opener=_at_once, **text)  # type: ignore[call-overload]  # noqa: SIM115
         except FileNotFoundError as error:
             raise Vanished from error
         except OSError as error:
             raise explained(DatafileError, self._path, "open", error) from error
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            file.close()
+            raise swap.no_regular_file(self._path, found)
+        return file
 
     def _place(self) -> str:
-        return swap.real_path(self._path)
+        place = swap.real_path(self._path)
+        swap.regular_at(place)  # or it will not be replaced: to be told before the creator has toiled
+        return place
 
     def _refuse_unless_made(self, target: str) -> None:
-        if swap.regular_at(target) is None:
+        found = swap.lstat(target)
+        if found is None or not stat.S_ISREG(found.st_mode):
+            what = "" if found is None else f" but something else (mode {found.st_mode:o})"
             raise DatafileError(
-                errno.ENOENT,
-                f"the creator made no file at {target!r}, the path that it was called with: {self._path!r} is "
-                "what it was. Cure: let it write there.",
+                errno.ENOENT if found is None else errno.EINVAL,
+                f"the creator made no regular file at {target!r}, the path that it was called with,{what}: "
+                f"{self._path!r} is what it was. Cure: let it write a file there.",
             )
 
     def _put_in_place(self, target: str, place: str) -> None:
@@ -218,8 +233,12 @@ class Datafile(Versioned):
         if self.durable:
             swap.sync_directory(os.path.dirname(place))
         for _, kept in self._kept(place)[self.keep :]:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # the next creation tries again
                 os.unlink(kept)
+
+    def _options(self) -> dict[str, Any]:
+        readers = isinstance(self.dogpile, SyncReaderDogpile)
+        return {**super()._options(), "skip_unchanged": self.skip_unchanged, "readers": readers}
 
     def _nobody_inside(self) -> AbstractContextManager[None]:
         if isinstance(self.dogpile, SyncReaderDogpile):
@@ -228,24 +247,32 @@ class Datafile(Versioned):
 
     def _kept(self, place: str) -> list[tuple[int, str]]:
         """The versions that were kept, the last first."""
-        begin = os.path.basename(place) + ".dogpile.kept."
-        found = [(entry.name[len(begin) :], entry.path) for entry in entries(os.path.dirname(place), begin)]
+        begin, end = self._marked("kept", place)
+        found = [
+            (entry.name[len(begin) : -len(end)], entry.path)
+            for entry in entries(os.path.dirname(place), begin)
+            if entry.name.endswith(end) and entry.is_file(follow_symlinks=False)
+        ]
         return sorted(((int(number), path) for number, path in found if number.isdecimal()), reverse=True)
 
     def _keep(self, place: str) -> None:
         kept = self._kept(place)
         if kept and os.path.samefile(kept[0][1], place):
             return  # by one who was killed before he swapped
-        name = f"{place}.dogpile.kept.{kept[0][0] + 1 if kept else 1}"
+        begin, end = self._marked("kept", place)
+        name = os.path.join(os.path.dirname(place), f"{begin}{kept[0][0] + 1 if kept else 1}{end}")
+        begin, end = self._marked("new", place)
+        copy = os.path.join(os.path.dirname(place), f"{begin}kept{end}")
         try:
-            swap.link(place, name)
+            swap.link(place, copy)
         except DatafileError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            begin, end = self._marked("new", place)
-            copy = os.path.join(os.path.dirname(place), f"{begin}copy{end}")
-            shutil.copy2(place, copy)
-            swap.rename(copy, name)
+            try:
+                shutil.copy2(place, copy)
+            except OSError as failure:
+                raise explained(DatafileError, place, "keep the old version of", failure) from failure
+        swap.rename(copy, name)
 
     def _roll_back(self) -> None:
         place = self._place()
@@ -269,6 +296,10 @@ class Datafile(Versioned):
             pass
         except (IsADirectoryError, PermissionError):  # EPERM: what macOS says of a directory
             swap.remove_tree(left)
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _same_contents(one: str, other: str) -> bool:

@@ -219,15 +219,23 @@ class Dogpile:
     def _declared(self, record: Record, createdtime: float) -> Record:
         """*record* after a creation that nobody has run, but of which somebody tells."""
         standing = self._terms.scope.standing()
-        return record.created(
+        declared = record.created(
             record, createdtime, cost=record.cost, expiretime=record.expiretime, standing=standing, **whoami()
         )
+        return declared.replace(attempt=record.attempt)
 
-    def fresh_version(self) -> tuple[int, ...] | None:
-        """Which version of the resource is in place, if it is fresh, else ``None``; at less than a pass costs.
+    @property
+    def version(self) -> tuple[int, ...] | None:
+        """Which version of the resource is in place, fresh or not; ``None`` while there is nothing.
 
         Versions are to be compared with ``==``. Every creation makes another; with ``resource=`` only one that put
         something else in place, and so does a foreign hand.
+        """
+        record = self._terms.scope.look()
+        return record.version if record.has_value else None
+
+    def fresh_version(self) -> tuple[int, ...] | None:
+        """The :attr:`version` in place, if it is fresh, else ``None``; at less than a pass costs.
 
         :raises SidecarError, LockFileError: if the coordination files cannot be read.
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TypeVar
+
+TYPE_CHECKING = False  # see record.py
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _E = TypeVar("_E", bound=OSError)
 
 __all__ = [
     "DatafileError",
@@ -70,8 +75,6 @@ class DatafileError(DogpileError, OSError):
 class DatafileExists(DatafileError, FileExistsError):
     """``overwrite=False``, and there is a file already."""
 
-
-_E = TypeVar("_E", bound=OSError)
 
 _CURES = {
     errno.EACCES: "let this user write it (chmod, chown, mode=0o666), or pass directory= "

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
+from stat import S_ISREG
 
 from .record import SIZE, decode
-from .standing import corrected, standing_at
+from .standing import corrected, standing_of
 
 __all__ = ["is_fresh"]
 
@@ -28,7 +29,7 @@ def is_fresh(path: str, expiretime: float | None, directory: str | None = None) 
             from .paths import absolute, coordination_base
 
             sidecar = coordination_base(absolute(path), directory) + ".dogpile"
-        found = standing_at(path)
+        st = os.stat(path)
         fd = os.open(sidecar, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             record = decode(os.pread(fd, SIZE, 0))
@@ -36,6 +37,6 @@ def is_fresh(path: str, expiretime: float | None, directory: str | None = None) 
             os.close(fd)
     except (OSError, ValueError):
         return False
-    if record is None or found is None:
+    if record is None or not S_ISREG(st.st_mode):
         return False
-    return corrected(record, found).state(time.time(), expiretime) == "fresh"
+    return corrected(record, (standing_of(st), st.st_mtime)).state(time.time(), expiretime) == "fresh"

@@ -9,16 +9,19 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FunctionType
 from typing import Any
 
 from .errors import LockTimeout, WouldDeadlock
 from .forking import forget_in_child
+from .standing import same_version
 from .waiting import Deadline, wait_until
 
 __all__ = ["Loading", "key_of"]
 
 Version = tuple[int, ...]
+Opening = Callable[[Version], AbstractContextManager[tuple[Version, Callable[[], Any]]]]
 
 #: So many loaders a resource may reasonably have. More are closures made anew at every call.
 _MOST = 16
@@ -32,7 +35,7 @@ def key_of(loader: Callable[..., Any]) -> object:
         and loader.__defaults__ is None
         and loader.__kwdefaults__ is None
     ):
-        return loader.__code__
+        return loader.__code__, id(loader.__globals__)  # codes compare by what they do, not by where they do it
     return loader
 
 
@@ -59,41 +62,45 @@ class Loading:
 
     def after_fork(self) -> None:
         self._guard = threading.Lock()
-        for slot in self.slots.values():
-            slot.lock = threading.Lock()  # the objects themselves are the child's as well
+        for slot in self.slots.values():  # the objects themselves are the child's as well
+            slot.lock = threading.Lock()
+            slot.maker = 0
 
-    def value(self, key: object, version: Version, make: Callable[[], Any], deadline: Deadline) -> Any:
-        """The object of *version*; an older one while another thread makes it.
+    def value(self, key: object, version: Version, opening: Opening, deadline: Deadline) -> Any:
+        """The object of *version* or of a later one; an older one while another thread makes it.
 
+        :param opening: opens what is in place; tells which version it is, and how to make its object.
         :raises LockTimeout: if the first one was not made by *deadline*.
-        :raises WouldDeadlock: from inside *make*, before there is a first one.
+        :raises WouldDeadlock: from inside the making, before there is a first one.
         """
         slot = self.slots.get(key) or self._added(key)
-        made = slot.made
+        lock, made = slot.lock, slot.made
         if made is not None:
-            if made[0] == version or not slot.lock.acquire(False):
+            if made[0] == version or not lock.acquire(False):
                 return made[1]
         else:
-            self._wait_for_first(slot, deadline)
+            self._wait_for_first(slot, lock, deadline)
         try:
             made = slot.made
-            if made is not None and made[0] == version:
-                return made[1]
-            slot.maker = _thread.get_ident()
-            value = make()
-            slot.made = (version, value)
-            return value
+            if made is None or not same_version(made[0], version):
+                with opening(version) as (version, make):
+                    if made is None or not same_version(made[0], version):
+                        slot.maker = _thread.get_ident()
+                        slot.made = (version, make())
+                        return slot.made[1]
+            slot.made = (version, made[1])
+            return made[1]
         finally:
             slot.maker = 0
-            slot.lock.release()
+            lock.release()  # not the slot's: in a child that was forked inside, that is another
 
-    def _wait_for_first(self, slot: _Slot, deadline: Deadline) -> None:
+    def _wait_for_first(self, slot: _Slot, lock: threading.Lock, deadline: Deadline) -> None:
         if slot.maker == _thread.get_ident():
             raise WouldDeadlock(
                 f"this thread is loading {self.name} and would wait for itself, for ever. "
                 "Cure: do not load it from inside its loader."
             )
-        if not wait_until(lambda: slot.lock.acquire(False), slot.lock.acquire, deadline):
+        if not wait_until(lambda: lock.acquire(False), lock.acquire, deadline):
             raise LockTimeout(
                 f"another thread did not load {self.name} within {deadline.timeout} s. Cure: a longer timeout."
             )

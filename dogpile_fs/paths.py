@@ -9,7 +9,7 @@ import stat
 
 from .errors import PathError, explained
 
-__all__ = ["absolute", "checked_resource", "coordination_base"]
+__all__ = ["absolute", "checked_name", "checked_resource", "coordination_base"]
 
 _LONGEST_SUFFIX = ".dogpile.rwlock"
 #: Bytes of a resource's name that are kept in a shared directory, for people; the digest tells it from others.
@@ -42,6 +42,18 @@ def absolute(path: str | os.PathLike[str]) -> str:
         ) from error
 
 
+def checked_name(path: str | os.PathLike[str]) -> str:
+    """The absolute path of a file.
+
+    :raises TypeError: if it is no path.
+    :raises PathError: if it can be no file's, such as one that ends with a slash.
+    """
+    given = absolute(path)
+    if os.path.basename(given) in ("", os.curdir, os.pardir):
+        raise _names_no_file(os.fspath(path))
+    return given
+
+
 def _names_no_file(given: str | os.PathLike[str]) -> PathError:
     return PathError(errno.EINVAL, f"{given!r} names no file. Cure: give the path of the resource.")
 
@@ -60,7 +72,9 @@ def checked_resource(path: str | os.PathLike[str], *, directory: bool = False) -
         raise TypeError(f"{error} (expiretime and path are positional, init= and lock= are not)") from None
     if directory:
         resource = resource.rstrip(os.sep)
-    if not resource or resource.endswith(os.sep):
+        if os.path.basename(resource) in ("", os.curdir, os.pardir):
+            raise _names_no_file(os.fspath(path))
+    if resource.endswith(os.sep):
         raise _names_no_file(os.fspath(path))
     try:
         kind = os.stat(resource).st_mode

@@ -48,8 +48,8 @@ FORMAT: Final = 1
 SIZE: Final = 512
 _TAIL: Final = 9  # eight digits and the newline
 
-#: What a stamp describes: size, mtime in nanoseconds, inode, and the generation that it came with (0: it was
-#: there before any creation).
+#: What a stamp describes: size, mtime in nanoseconds, inode, and the generation that it came with. Negative, where
+#: it is not stamped yet: the generation that it will have come with if it is stamped next.
 About = tuple[int, int, int, int]
 #: Who began to create, and when: host, pid, wall-clock epoch seconds.
 Attempt = tuple[str, int, float]
@@ -90,8 +90,12 @@ class Record:
         "invalidated",
         "invalidations",
         "pid",
+        "version",
     )
 
+    #: Differs from that of every other version of the resource that was in place. A creation that left in place
+    #: what was there makes no new version, if that is looked at; nor does it matter whether it is stamped yet.
+    version: tuple[int, ...]
     #: createdtime, or minus infinity where the record cannot be fresh: the hot path's one comparison.
     basis: float
 
@@ -118,6 +122,7 @@ class Record:
         self.expiretime = expiretime
         self.about = about
         self.attempt = attempt
+        self.version = (generation,) if about is None else (*about[:3], abs(about[3]))
         self.basis = createdtime if self.has_value and invalidated is None else -math.inf
 
     def fields(self) -> dict[str, Any]:
@@ -172,14 +177,6 @@ class Record:
             return "fresh"
         return "stale"
 
-    @property
-    def version(self) -> tuple[int, ...]:
-        """Differs from that of every other version of the resource that was in place.
-
-        A creation that left in place what was there is no new version, if what is in place was looked at.
-        """
-        return self.about if self.about is not None else (self.generation,)
-
     def begun(self, attempt: Attempt) -> Record:
         """The record while somebody creates."""
         return self.replace(attempt=attempt)
@@ -205,7 +202,7 @@ class Record:
         about: About | None = None
         if standing is not None:
             kept = seen.about is not None and seen.about[:3] == standing
-            about = seen.about if kept else (*standing, generation)
+            about = (*standing, abs(seen.about[3]) if kept and seen.about else generation)
         return self.replace(
             createdtime=createdtime,
             generation=generation,

@@ -15,7 +15,6 @@ from .forking import forget_in_child
 from .mutex import FileMutex
 from .observed import ObservedRecord
 from .paths import coordination_base
-from .readwrite import ReadWriteFileLock
 from .record import NOTHING, Record
 from .sidecar import Sidecar
 from .standing import Standing
@@ -136,6 +135,9 @@ class ProcessScope:
         wait_for_change(self.sidecar.path, lambda: self.look() != seen, deadline)
 
     def read_write_lock(self) -> ReadWriteLock:
+        # Here, because portalocker takes long to import, and only those who have readers need it.
+        from .readwrite import ReadWriteFileLock
+
         return ReadWriteFileLock(self._rwlock_path, timeout=self._timeout, mode=self._mode)
 
 

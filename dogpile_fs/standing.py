@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from stat import S_ISDIR
 
-from .record import About, Record
+from .record import Record
 
-__all__ = ["Standing", "corrected", "standing_at"]
+__all__ = ["Standing", "corrected", "same_version", "standing_at", "standing_of", "stands"]
 
 #: Size (-1: of a directory), mtime in nanoseconds, inode.
 Standing = tuple[int, int, int]
@@ -32,9 +32,11 @@ def standing_at(path: str) -> tuple[Standing, float] | None:
         st = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if S_ISDIR(st.st_mode):
-        return (-1, st.st_mtime_ns, st.st_ino), st.st_mtime
-    return (st.st_size, st.st_mtime_ns, st.st_ino), st.st_mtime
+    return standing_of(st), st.st_mtime
+
+
+def standing_of(st: os.stat_result) -> Standing:
+    return (-1 if S_ISDIR(st.st_mode) else st.st_size, st.st_mtime_ns, st.st_ino)
 
 
 def corrected(record: Record, found: tuple[Standing, float] | None) -> Record:
@@ -45,16 +47,26 @@ def corrected(record: Record, found: tuple[Standing, float] | None) -> Record:
     if found is None:
         return record.replace(createdtime=-1.0, about=None) if record.has_value else record
     standing, mtime = found
-    if record.about is not None and _is_the_same(record.about, standing):
+    if record.about is not None and stands(record.about, standing):
         return record
     if record.about is None and record.createdtime > 0:
         return record  # stamped by somebody who did not look
-    return record.replace(createdtime=max(mtime, _EARLIEST), host="", pid=0, about=(*standing, 0))
+    return record.replace(
+        createdtime=max(mtime, _EARLIEST), host="", pid=0, about=(*standing, -1 - record.generation)
+    )
 
 
-def _is_the_same(about: About, standing: Standing) -> bool:
-    if about[:3] == standing:
+def stands(version: tuple[int, ...], standing: Standing) -> bool:
+    """Whether *standing* is what a stamp that describes *version* was written for."""
+    if version[:3] == standing:
         return True
-    # A directory's mtime grows when a reader leaves a file in it. Another one with a used inode can look like
-    # that too; then it is stale when the one before would have been.
-    return about[0] == standing[0] == -1 and about[2] == standing[2] and about[1] <= standing[1]
+    # A directory's mtime grows when a reader leaves a file in it. Another one with a used inode can look like that
+    # too; then it is stale when the one before would have been.
+    return version[0] == standing[0] == -1 and version[2] == standing[2] and version[1] <= standing[1]
+
+
+def same_version(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two versions are one: with the same generation, because an inode may be used again."""
+    if one == other or not len(one) == len(other) == 4:
+        return one == other
+    return stands(one, (other[0], other[1], other[2])) and one[3] == other[3]

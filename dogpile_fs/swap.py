@@ -17,12 +17,12 @@ from contextlib import suppress
 from .errors import DatafileError, explained
 
 __all__ = [
-    "directory_at",
     "exchange",
     "inherit_permissions",
     "link",
     "lstat",
     "marked",
+    "no_regular_file",
     "real_path",
     "regular_at",
     "remove_tree",
@@ -35,6 +35,8 @@ __all__ = [
 _KEPT = 100
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+#: What is said to who may not give a file away, or, inside a user namespace, to an owner who has no name there.
+_NOT_GIVEN = (errno.EPERM, errno.EACCES, errno.EINVAL)
 #: What a file system says that has no such call, or not for directories.
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -56,9 +58,11 @@ def marked(kind: str, path: str, owner: str = "") -> tuple[str, str]:
     They are hidden, are not confused with those of another owner, and end like *path*, so that whoever goes by the
     suffix (pandas does) makes the same of both.
     """
-    name = os.fsencode(os.path.basename(path))
-    digest = hashlib.blake2b(os.fsencode(owner) or name, digest_size=8).hexdigest()
-    return f".dogpile-{kind}-{digest}-", "." + os.fsdecode(name[-_KEPT:])
+    name = os.path.basename(path)
+    digest = hashlib.blake2b(os.fsencode(owner or name), digest_size=8).hexdigest()
+    while len(os.fsencode(name)) > _KEPT:
+        name = name[1:]
+    return f".dogpile-{kind}-{digest}-", "." + name
 
 
 def regular_at(path: str) -> os.stat_result | None:
@@ -68,25 +72,16 @@ def regular_at(path: str) -> os.stat_result | None:
     """
     found = lstat(path)
     if found is not None and not stat.S_ISREG(found.st_mode):
-        code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
-        raise DatafileError(
-            code,
-            f"{path!r} is no regular file (mode {found.st_mode:o}). Cure: move it away, or name another path.",
-        )
+        raise no_regular_file(path, found)
     return found
 
 
-def directory_at(path: str) -> os.stat_result | None:
-    """The directory at *path*; None if there is nothing.
-
-    :raises DatafileError: if there is something else.
-    """
-    found = lstat(path)
-    if found is not None and not stat.S_ISDIR(found.st_mode):
-        raise DatafileError(
-            errno.ENOTDIR, f"{path!r} is no directory (mode {found.st_mode:o}). Cure: move it away."
-        )
-    return found
+def no_regular_file(path: str, found: os.stat_result) -> DatafileError:
+    """What there is to say of *found*, where a file is wanted."""
+    return DatafileError(
+        errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL,
+        f"{path!r} is no regular file (mode {found.st_mode:o}). Cure: move it away, or name another path.",
+    )
 
 
 def lstat(path: str) -> os.stat_result | None:
@@ -109,9 +104,11 @@ def inherit_permissions(fd: int, before: os.stat_result) -> None:
     if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
         try:
             os.fchown(fd, before.st_uid, before.st_gid)
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in _NOT_GIVEN:
+                raise
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
-            with suppress(PermissionError):
+            with suppress(OSError):
                 os.fchown(fd, -1, before.st_gid)
     if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         os.fchmod(fd, mode)
@@ -198,6 +195,18 @@ def exchange(one: str, other: str) -> None:
 def remove_tree(path: str) -> None:
     """Remove the directory *path* and all in it; what cannot be removed stays, for the next who tries."""
     shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):  # its owner may have forbidden himself to write it
+        _permit(path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _permit(directory: str) -> None:
+    with suppress(OSError):
+        os.chmod(directory, 0o700)
+        with os.scandir(directory) as entries:
+            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for each in below:
+            _permit(each)
 
 
 def sync_tree(path: str) -> None:

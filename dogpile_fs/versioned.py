@@ -13,18 +13,19 @@ import os
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from time import time
 from typing import Any, Literal, TypeVar
 
 from . import swap
 from .dogpile import Dogpile, SyncReaderDogpile
-from .errors import DatafileError, explained
-from .loading import Loading, key_of
+from .errors import DatafileError, WouldDeadlock, explained
+from .loading import Loading, Version, key_of
 from .passage import Passage
 from .paths import absolute
+from .standing import Standing, stands
 from .status import Status
-from .waiting import INHERIT, Timeout, deadline_of
+from .waiting import INHERIT, Deadline, Timeout, deadline_of
 
 __all__ = ["Creator", "Vanished", "Versioned", "entries"]
 
@@ -59,7 +60,6 @@ class Versioned(ABC):
         timeout: float | None,
         directory: str | os.PathLike[str] | None,
         mode: int | None,
-        **more: Any,
     ) -> None:
         for name, function in (("creator", creator), ("validate", validate)):
             if function is not None and not callable(function):
@@ -79,15 +79,10 @@ class Versioned(ABC):
         self.durable = durable
         self._timeout = timeout
         self._loading = Loading(repr(self._path))
-        self._made_with = {
-            "validate": validate,
-            "keep": keep,
-            "durable": durable,
-            "readers": readers,
+        self._made_with: dict[str, Any] = {
             "timeout": timeout,
             "directory": None if directory is None else absolute(directory),
             "mode": mode,
-            **more,
         }
 
     def load(self, loader: Callable[[Any], T], *, timeout: Timeout = INHERIT) -> T:
@@ -123,7 +118,7 @@ class Versioned(ABC):
         for passage in self._passages(timeout):
             with passage, suppress(Vanished):
                 return self._loading.value(  # type: ignore[no-any-return]
-                    key, passage.version, lambda: self._loaded(loader), deadline
+                    key, passage.version, lambda version: self._opening(version, loader, deadline), deadline
                 )
         raise AssertionError("unreachable")
 
@@ -169,13 +164,20 @@ class Versioned(ABC):
         :raises DatafileError: if none was kept.
         :raises LockTimeout: if the creation did not end in time.
         """
-        self.dogpile.refresh(self._roll_back, force=True, timeout=timeout)
+        mutex = self.dogpile.dogpilelock
+        mutex.acquire(timeout=timeout)
+        try:
+            self._roll_back()
+            self.dogpile.createdtime = time()
+        finally:
+            mutex.release()
 
     def _passages(self, timeout: Timeout) -> Iterator[Passage]:
         """A pass, and another if what was passed to had vanished, until that looks like no accident."""
         creator = None if self.creator is None else self._create
         for _ in range(_ATTEMPTS):
             yield self.dogpile.acquire(creator, timeout=timeout)
+            _ = self.dogpile.has_value  # not what was seen a moment ago, but what is there now
         raise DatafileError(
             errno.ENOENT, f"{self._path!r} vanishes as soon as it is there. Cure: find out who removes it."
         )
@@ -183,6 +185,11 @@ class Versioned(ABC):
     def _create(self) -> None:
         """The dogpile's creator: build, look, swap."""
         assert self.creator is not None
+        if isinstance(self.dogpile, SyncReaderDogpile) and self.dogpile.readwritelock.inside():
+            raise WouldDeadlock(
+                f"this thread is inside a block of {self._path!r}, and no new version is swapped in before it has "
+                "left it. Cure: leave the block before you create."
+            )
         process = os.getpid()
         place = self._place()
         self._remove_left(place)
@@ -202,8 +209,9 @@ class Versioned(ABC):
             self._put_in_place(target, place)
         finally:
             if os.getpid() == process:
-                self._remove(target)
-                self._remove_left(place)
+                with suppress(OSError):  # it must not hide what went wrong before; the next creation tries again
+                    self._remove(target)
+                    self._remove_left(place)
 
     def _marked(self, kind: str, place: str) -> tuple[str, str]:
         # Those who reach a file by different links do not share a mutex, so they must not share such names.
@@ -212,9 +220,8 @@ class Versioned(ABC):
 
     def _remove_left(self, place: str) -> None:
         """Remove what this or a killed creator left beside *place*, and what their programs put beside that."""
-        with suppress(PermissionError):  # to list the directory
-            for entry in entries(os.path.dirname(place), self._marked("new", place)[0]):
-                self._remove(entry.path)
+        for entry in entries(os.path.dirname(place), self._marked("new", place)[0]):
+            self._remove(entry.path)
 
     @abstractmethod
     def _place(self) -> str:
@@ -237,25 +244,43 @@ class Versioned(ABC):
         """Remove what was left under a name of ours, if it still is there."""
 
     @abstractmethod
-    def _loaded(self, loader: Callable[[Any], T]) -> T:
-        """What *loader* makes of the current version; called inside a pass.
+    def _opening(
+        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
+    ) -> AbstractContextManager[tuple[Version, Callable[[], T]]]:
+        """Open what is in place: yields which version that is, and what makes an object of it.
 
+        :param passed: the version that was passed to.
         :raises Vanished: if there is none any more.
         """
 
+    def _version_of(self, passed: Version, standing: Standing) -> Version:
+        """Which version was opened, if it is *standing*."""
+        if not stands(passed, standing):
+            current = self.dogpile.version
+            if current is not None and stands(current, standing):
+                return current
+            # Another has been swapped in since. The older name makes the next caller look again.
+        return passed
+
     def __reduce__(self) -> tuple[object, ...]:
-        return _unpickled, (type(self), self._path, self.dogpile.expiretime, self.creator, self._made_with)
+        return _unpickled, (type(self), self._path, self.dogpile.expiretime, self.creator, self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """What else another object must be made with to be like this one."""
+        return {"validate": self.validate, "keep": self.keep, "durable": self.durable, **self._made_with}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r}, {self.dogpile.expiretime})"
 
 
 def entries(directory: str, begin: str) -> list[os.DirEntry[str]]:
-    """What is in *directory* now and has a name that begins with *begin*."""
+    """What is in *directory* now and has a name that begins with *begin*; none if it may not be listed."""
     try:
         with os.scandir(directory) as all_of_them:
             return [entry for entry in all_of_them if entry.name.startswith(begin)]
-    except FileNotFoundError as error:
+    except PermissionError:
+        return []
+    except OSError as error:
         raise explained(DatafileError, directory, "look into", error) from error
 
 
