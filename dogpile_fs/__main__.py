@@ -1,0 +1,8 @@
+"""``python -m dogpile_fs``: the same as ``dogpile-fs``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""From the words of a command line to what they ask for, and from whatever happens there to an exit status.
+
+Everything but the way of a fresh ``run`` comes through here. What a user can cause is one line on stderr and the
+fitting status of :mod:`.exits`; a traceback shows a defect of this package.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from io import TextIOWrapper
+
+from . import exits
+from .arguments import parsed
+from .command import Interrupted
+from .options import Settings
+from .signals import die_of
+from .telling import Voice
+
+__all__ = ["dispatch"]
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Do what *words* ask for; returns the exit status.
+
+    :raises KeyboardInterrupt: on Ctrl-C, for the caller to die of.
+    """
+    _fill_standard_descriptors()
+    voice = Voice()
+    missing = exits.NOINPUT
+    try:
+        asked = parsed(words)
+        if isinstance(asked, Settings):
+            from .run import run
+
+            voice = Voice(-1 if asked.quiet else asked.verbose)
+            missing = exits.CANTCREAT
+            status = run(asked, voice)
+        elif asked is None:
+            status = exits.OK
+        else:
+            if isinstance(sys.stdout, TextIOWrapper):
+                sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be text
+            status = import_module(f".{asked.command}", __package__).main(asked)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except Interrupted as interruption:
+        voice.tell(str(interruption))
+        status = die_of(interruption.number)
+    except BrokenPipeError:
+        _stop_printing()
+        status = exits.BY_SIGNAL + signal.SIGPIPE
+    except Exception as error:
+        status = exits.status_of(error, missing)
+        if status == exits.USAGE:
+            voice.say(exits.told(error))
+        else:
+            voice.fail(exits.told(error))
+        if exits.is_defect(error):
+            traceback.print_exc()
+    return status
+
+
+def _fill_standard_descriptors() -> None:
+    """Let standard descriptors that are closed lead nowhere.
+
+    Else the next file that is opened, a lock file perhaps, would be what is printed to.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def _stop_printing() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's end does not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

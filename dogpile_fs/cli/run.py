@@ -1,0 +1,168 @@
+"""``run``: have FILE made by COMMAND if it is stale, by one process at a time, and swapped in whole."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from stat import S_ISREG
+
+from .. import Datafile, Status
+from .command import OUTPUT_VARIABLE, Interrupted, Runner, shell_status
+from .durations import format_seconds
+from .exits import DATAERR, OK, UNAVAILABLE, Exit
+from .options import Settings
+from .progress import line_on_terminal, progress_on_terminal
+from .signals import Signals
+from .telling import Voice
+
+__all__ = ["run"]
+
+_PLACEHOLDER = "{}"
+
+
+def run(settings: Settings, voice: Voice) -> int:
+    """Do what *settings* ask for; returns 0.
+
+    :raises Exit: with COMMAND's own status if that failed, and for whatever else ends it early.
+    :raises Interrupted: if a signal ended it while a child ran, or while the new file was swapped in.
+    :raises DogpileError: if FILE cannot be coordinated or swapped.
+    """
+    creation = _Creation(settings, voice)
+    if not creation.refresh():
+        return OK
+    if settings.then is not None:
+        creation.follow_up(settings.then)
+    return OK
+
+
+class _Creation:
+    def __init__(self, settings: Settings, voice: Voice) -> None:
+        self.settings = settings
+        self.voice = voice
+        self.file = os.path.abspath(settings.output)
+        self.datafile = Datafile(
+            settings.output,
+            settings.expire,
+            self.create,
+            validate=None if settings.validate is None else self.validate,
+            keep=settings.keep,
+            skip_unchanged=settings.skip_unchanged,
+            readers=settings.readers,
+            directory=settings.directory,
+        )
+        # Noted from the moment that COMMAND is started until the swap is complete: a signal that comes in the
+        # middle of the swap waits for its end. Before, nothing needs tidying: it does what it does to anybody.
+        self._noting = ExitStack()
+        self._signals = Signals()
+        self._runner = Runner(self._signals, settings.timeout, settings.kill_after)
+
+    def refresh(self) -> bool:
+        """Create if need be; whether this process did."""
+        settings = self.settings
+        with ExitStack() as told:
+            if not settings.quiet:
+                told.enter_context(self._telling_what_is(self.datafile.status()))
+            with self._noting:
+                created = self.datafile.refresh(settings.force, timeout=0.0 if settings.no_wait else settings.wait)
+        if self._signals.received:
+            raise Interrupted(self._signals.received[0])
+        if self.voice.loudness > 0:
+            self._tell_what_was_done(created, self.datafile.status())
+        return created
+
+    def create(self, target: str) -> None:
+        """The datafile's creator."""
+        self._noting.enter_context(self._signals)
+        settings = self.settings
+        words = [word.replace(_PLACEHOLDER, target) for word in settings.command]
+        self.voice.tell(f"{settings.output}: creating: {shlex.join(words)}")
+        progress = None
+        if not settings.quiet:
+            progress = progress_on_terminal(os.path.basename(self.file), self.datafile.status().cost)
+        with ExitStack() as stack:
+            stdout = None
+            if settings.stdout:
+                stdout = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                stack.callback(os.close, stdout)
+            ended = self._runner.run(words, target, name="COMMAND", stdout=stdout, progress=progress)
+        if ended:
+            raise Exit(
+                shell_status(ended), f"{settings.output} is not replaced: COMMAND ({words[0]}) {_told(ended)}"
+            )
+        if not _is_file(target):
+            raise Exit(
+                DATAERR,
+                f"{settings.output} is not replaced: COMMAND made no file at ${OUTPUT_VARIABLE}",
+            )
+
+    def validate(self, target: str) -> None:
+        """The datafile's validator."""
+        assert self.settings.validate is not None
+        try:
+            ended = self._runner.run(_shell(self.settings.validate, target), target, name="--validate")
+        except Interrupted:
+            raise
+        except Exit as error:
+            raise Exit(DATAERR, f"{self.settings.output} is not replaced: {error}") from error
+        if ended:
+            raise Exit(
+                DATAERR,
+                f"{self.settings.output} is not replaced: --validate refused the new one, {_told(ended)}",
+            )
+
+    def follow_up(self, then: str) -> None:
+        """Run *then*, after the swap, with nothing locked."""
+        with Signals() as signals:
+            runner = Runner(signals, self.settings.timeout, self.settings.kill_after)
+            try:
+                ended = runner.run(_shell(then, self.file), self.file, name="--then")
+            except Interrupted:
+                raise
+            except Exit as error:
+                raise Exit(UNAVAILABLE, f"{self.settings.output} is new, but {error}") from error
+        if ended:
+            raise Exit(UNAVAILABLE, f"{self.settings.output} is new, but --then {_told(ended)}")
+
+    def _telling_what_is(self, status: Status) -> AbstractContextManager[None]:
+        """Tell it, and as long as the block lasts, at a terminal, who is waited for."""
+        output = self.settings.output
+        if status.age is None:
+            self.voice.tell(f"{output}: nothing yet")
+        else:
+            self.voice.tell(f"{output}: {status.state}, {format_seconds(status.age)} old")
+        if not status.creating or not (status.state == "nothing" or self.settings.force):
+            return nullcontext()
+        who = "another process"
+        if status.creating_host:
+            who += f" ({status.creating_host}:{status.creating_pid})"
+        self.voice.tell(f"{output}: {who} is creating: waiting")
+        return line_on_terminal(f"{os.path.basename(self.file)}: waiting, {who} is creating")
+
+    def _tell_what_was_done(self, created: bool, status: Status) -> None:
+        output = self.settings.output
+        if created:
+            self.voice.tell(
+                f"{output}: new, generation {status.generation}, created in {format_seconds(status.cost or 0)}"
+            )
+        elif status.state == "stale" and status.creating:
+            self.voice.tell(f"{output}: another process is creating: nothing to do")
+        else:
+            self.voice.tell(f"{output}: {status.state}: nothing to do")
+
+
+def _shell(line: str, path: str) -> Sequence[str]:
+    return ["/bin/sh", "-c", line.replace(_PLACEHOLDER, shlex.quote(path))]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _told(ended: int) -> str:
+    return f"ended with status {ended}" if ended > 0 else f"was ended by {signal.Signals(-ended).name}"

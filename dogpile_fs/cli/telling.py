@@ -1,0 +1,50 @@
+"""What is told to the user: failures, and on request what is decided and why. On stderr, a line each."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+__all__ = ["Voice"]
+
+# What of the package's own log is told: warnings by default, as cron's mail shall show them.
+_LEVELS = {-1: logging.CRITICAL + 1, 0: logging.WARNING, 1: logging.INFO}
+
+
+class Voice:
+    """:param loudness: -1: tell nothing; 0: failures; 1: decisions too; 2 and more: every step."""
+
+    def __init__(self, loudness: int = 0) -> None:
+        self.loudness = loudness
+        log = logging.getLogger("dogpile_fs")
+        for handler in log.handlers[:]:
+            if isinstance(handler, _Lines):
+                log.removeHandler(handler)
+        log.addHandler(_Lines(self))
+        log.setLevel(_LEVELS.get(loudness, logging.DEBUG))
+
+    def fail(self, text: str) -> None:
+        if self.loudness >= 0:
+            self.say(text)
+
+    def tell(self, text: str) -> None:
+        if self.loudness >= 1:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Tell it in any case."""
+        try:
+            # One write: the lines of twenty cron jobs must not run into each other.
+            sys.stderr.write(f"dogpile-fs: {text}\n")
+            sys.stderr.flush()
+        except (OSError, AttributeError, ValueError):
+            pass  # nobody listens; the exit status tells
+
+
+class _Lines(logging.Handler):
+    def __init__(self, voice: Voice) -> None:
+        super().__init__()
+        self._voice = voice
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._voice.say(" ".join(record.getMessage().split()))

@@ -1,0 +1,75 @@
+"""A live display in a terminal, which finds everything as it was when the display is over.
+
+It has the alternate screen for itself, as ``less`` does: whatever the terminal's size becomes meanwhile, nothing
+that stood there before is overwritten, and the next frame is drawn anew. By ECMA-48's and xterm's control
+sequences, which every terminal emulator in use knows.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from types import FrameType
+from typing import TextIO
+
+__all__ = ["Display", "is_capable"]
+
+_BEGIN = "\x1b[?1049h\x1b[?25l\x1b[2J"  # alternate screen, no cursor, nothing on it
+_END = "\x1b[0m\x1b[?25h\x1b[?1049l"
+_HOME, _CLEAR, _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[H", "\x1b[2J", "\x1b[K", "\x1b[J"
+
+
+def is_capable(stream: TextIO) -> bool:
+    """Whether *stream* is a terminal that a display can be shown in."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class Display:
+    """A ``with`` block in which :meth:`show` draws frames on *stream*, a terminal.
+
+    Ctrl-Z gives the terminal back as well, and takes it again when the process goes on.
+    """
+
+    def __init__(self, stream: TextIO = sys.stdout) -> None:
+        self.stream = stream
+        self._size = (0, 0)
+
+    def __enter__(self) -> Display:
+        self._stop_as_before = signal.getsignal(signal.SIGTSTP)
+        if self._stop_as_before is not signal.SIG_IGN:
+            signal.signal(signal.SIGTSTP, self._stop)
+        self._write(_BEGIN)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write(_END)
+        signal.signal(signal.SIGTSTP, self._stop_as_before)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and lines of the terminal now; 80 and 24 if it does not know."""
+        columns, lines = os.get_terminal_size(self.stream.fileno())
+        return columns or 80, lines or 24
+
+    def show(self, lines: Iterable[str]) -> None:
+        """Draw *lines*, which fit into :attr:`size`, in place of what was shown before."""
+        size = self.size
+        clear = "" if size == self._size else _CLEAR
+        self._size = size
+        body = "\n".join(line + _TO_END_OF_LINE for line in lines)
+        self._write(_HOME + clear + body + _TO_END_OF_SCREEN)
+
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+    def _stop(self, number: int, at: FrameType | None) -> None:
+        # Straight to the descriptor: the stream may be in the middle of a write.
+        os.write(self.stream.fileno(), _END.encode())
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        # Here the process goes on after SIGCONT.
+        signal.signal(signal.SIGTSTP, self._stop)
+        os.write(self.stream.fileno(), _BEGIN.encode())
