@@ -20,12 +20,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dogpile_fs.cli.frame import ASCII, MONOCHROME, UNICODE, Line, frame, paint, palette, paragraph, picture, table
-from dogpile_fs.cli.story import sentence
-from dogpile_fs.cli.svg import svg
-from dogpile_fs.cli.terminal import Display
-from dogpile_fs.cli.timeline import Event, Outcome, Stand, Timeline, What, ticks
-from dogpile_fs.cli.verdict import faults, summary, totals
+from dogpile_fs.cli.demo.frame import (
+    ASCII,
+    MONOCHROME,
+    UNICODE,
+    Line,
+    frame,
+    paint,
+    palette,
+    paragraph,
+    picture,
+    table,
+)
+from dogpile_fs.cli.demo.story import sentence
+from dogpile_fs.cli.demo.svg import svg
+from dogpile_fs.cli.demo.terminal import Display
+from dogpile_fs.cli.demo.timeline import Event, Outcome, Stand, Timeline, What, ticks
+from dogpile_fs.cli.demo.verdict import faults, summary, totals
 
 from .cli_processes import Cli, bytecode, cli
 from .processes import PATIENCE, wait_for
@@ -487,7 +498,8 @@ def test_a_log_and_a_picture(cli: Cli, tmpdir_of_its_own: Path) -> None:
 
 APART = """
 import sys, tempfile
-from dogpile_fs.cli import main, workers
+from dogpile_fs.cli import main
+from dogpile_fs.cli.demo import workers
 
 class Apart(workers.Datafile):
     def __init__(self, *given, **options):

@@ -14,11 +14,11 @@ import tempfile
 from contextlib import ExitStack
 from typing import Protocol, TextIO
 
-from ..atomic import atomic_write
+from ...atomic import atomic_write
+from ..exits import CANTCREAT, Exit
+from ..signals import Signals, die_of
 from . import frame
-from .exits import CANTCREAT, Exit
 from .frame import ASCII, MONOCHROME, UNICODE, Glyphs, paint
-from .signals import Signals, die_of
 from .story import sentence
 from .svg import svg
 from .terminal import Display, is_capable
