@@ -207,23 +207,25 @@ class _Temp:
             return False
         except OSError as error:
             raise explained(DatafileError, self.target, "make a file beside", error) from error
-        self.path = place
         try:
-            try:
-                self.mode = stat.S_IMODE(os.fstat(fd).st_mode)
-                if self.mode & _OURS != _OURS:  # the umask keeps it from us too, until it is done
-                    os.fchmod(fd, self.mode | _OURS)
-            finally:
-                os.close(fd)
+            self.mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            if self.mode & _OURS != _OURS:  # the umask keeps it from us too, until it is done
+                os.fchmod(fd, self.mode | _OURS)
             lock = _locked(place)
+            if lock is not None and os.path.samestat(os.fstat(lock.fd), os.fstat(fd)):
+                self.path, self.lock = place, lock
+                return True
         except OSError as error:
-            self.remove()
+            with suppress(OSError):
+                if os.path.samestat(os.lstat(place), os.fstat(fd)):
+                    os.unlink(place)
             raise explained(DatafileError, place, "lock", error) from error
-        if lock is None:
-            self.path = ""  # who removes what is abandoned was quicker than our lock
-            return False
-        self.lock = lock
-        return True
+        finally:
+            os.close(fd)  # not before it is locked: its inode could be another's
+        # Who removes what is abandoned was quicker than our lock; perhaps another has made his file there since.
+        if lock is not None:
+            lock.close()
+        return False
 
     def remove_abandoned(self) -> None:
         """Remove what killed writers of the same path left."""

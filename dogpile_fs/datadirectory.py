@@ -19,24 +19,20 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
-from typing import Any, TypeVar
 
 from . import forking, swap
 from .errors import DatafileError, LockTimeout, explained
-from .loading import Version
 from .lockfile import Description
-from .standing import standing_of
+from .standing import Standing, standing_of
 from .versioned import Creator, Vanished, Versioned, entries
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["DataDirectory"]
 
 log = logging.getLogger("dogpile_fs")
-
-T = TypeVar("T")
 
 _WHILE_ANOTHER_LOOKS = 0.0005
 
@@ -128,13 +124,10 @@ class DataDirectory(Versioned):
                 return
 
     @contextmanager
-    def _opening(
-        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
-    ) -> Iterator[tuple[Version, Callable[[], T]]]:
+    def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, str]]:
         version, name = self._entered(deadline)
         try:
-            standing = standing_of(os.fstat(version.fd))
-            yield self._version_of(passed, standing), lambda: loader(name)
+            yield standing_of(os.fstat(version.fd)), name
         finally:
             self._leave(version)
 
@@ -216,14 +209,14 @@ class DataDirectory(Versioned):
             # Until it is the current one, this lock keeps it from being taken for an old one.
             flock(version.fd, LOCK_SH)
             self._complete(version, target)
+            name = self._next_name(place)
             if _is_plain(place):
                 swap.exchange(target, place)
                 if self.keep:
-                    self._put_away(target, self._next_name(place))
+                    swap.rename(target, name)
                 else:
                     self._remove(self._put_away(target))
             else:
-                name = self._next_name(place)
                 swap.rename(target, name)
                 self._point_to(name, place)
             if self.durable:
@@ -316,17 +309,15 @@ class DataDirectory(Versioned):
                 version.close()
         except BlockingIOError:
             pass  # a reader is inside, or its builder
-        except FileNotFoundError:
-            pass  # another was quicker
         except OSError as error:
-            log.warning("%r was left and cannot be removed: %s", left, error)
+            if error.errno != errno.ENOENT:  # another was quicker
+                log.warning("%r was left and cannot be removed: %s", left, error)
 
-    def _put_away(self, path: str, name: str | None = None) -> str:
-        """Rename *path* to *name*, by default to that of what is dropped; returns it."""
-        if name is None:
-            begin, end = self._marked("old", self._place())
-            name = os.path.join(os.path.dirname(path), begin + secrets.token_hex(4) + end)
-        os.rename(path, name)
+    def _put_away(self, path: str) -> str:
+        """Rename *path* to what is dropped; returns its new name."""
+        begin, end = self._marked("old", self._place())
+        name = os.path.join(os.path.dirname(path), begin + secrets.token_hex(4) + end)
+        swap.rename(path, name)
         return name
 
     def _roll_back(self) -> None:

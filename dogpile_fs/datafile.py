@@ -6,21 +6,18 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar, overload
+from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from . import swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
-from .loading import Version
-from .standing import standing_of
+from .standing import Standing, standing_of
 from .versioned import Creator, Vanished, Versioned, entries
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["Datafile"]
-
-T = TypeVar("T")
 
 _PIECE = 1 << 20
 #: What a file system says that has no hard links, or has no more, or not of what belongs to others
@@ -175,12 +172,9 @@ class Datafile(Versioned):
             return path
 
     @contextmanager
-    def _opening(
-        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
-    ) -> Iterator[tuple[Version, Callable[[], T]]]:
+    def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, IO[Any]]]:
         with self._opened("rb") as file:
-            standing = standing_of(os.fstat(file.fileno()))
-            yield self._version_of(passed, standing), lambda: loader(file)
+            yield standing_of(os.fstat(file.fileno())), file
 
     def _opened(self, mode: str, **text: str | None) -> IO[Any]:
         try:

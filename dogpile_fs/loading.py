@@ -42,9 +42,10 @@ def key_of(loader: Callable[..., Any]) -> object:
 class _Slot:
     """What one loader made."""
 
-    __slots__ = ("lock", "made", "maker")
+    __slots__ = ("loader", "lock", "made", "maker")
 
-    def __init__(self) -> None:
+    def __init__(self, loader: Callable[..., Any]) -> None:
+        self.loader = loader  # so that what its key tells of it cannot come to mean another
         self.lock = threading.Lock()  # who holds it calls the loader
         # Read by all, written by who holds that.
         self.made: tuple[Version, Any] | None = None
@@ -66,14 +67,14 @@ class Loading:
             slot.lock = threading.Lock()
             slot.maker = 0
 
-    def value(self, key: object, version: Version, opening: Opening, deadline: Deadline) -> Any:
+    def value(self, loader: Callable[..., Any], version: Version, opening: Opening, deadline: Deadline) -> Any:
         """The object of *version* or of a later one; an older one while another thread makes it.
 
         :param opening: opens what is in place; tells which version it is, and how to make its object.
         :raises LockTimeout: if the first one was not made by *deadline*.
         :raises WouldDeadlock: from inside the making, before there is a first one.
         """
-        slot = self.slots.get(key) or self._added(key)
+        slot = self.slots.get(key_of(loader)) or self._added(loader)
         lock, made = slot.lock, slot.made
         if made is not None:
             if made[0] == version or not lock.acquire(False):
@@ -105,8 +106,9 @@ class Loading:
                 f"another thread did not load {self.name} within {deadline.timeout} s. Cure: a longer timeout."
             )
 
-    def _added(self, key: object) -> _Slot:
+    def _added(self, loader: Callable[..., Any]) -> _Slot:
+        key = key_of(loader)
         with self._guard:
             if key not in self.slots and len(self.slots) >= _MOST:
                 self.slots.pop(next(iter(self.slots)))
-            return self.slots.setdefault(key, _Slot())
+            return self.slots.setdefault(key, _Slot(loader))

@@ -55,7 +55,12 @@ class ObservedRecord:
         found = self._found()
         known, before, seen = self._seen
         if record is not known or found != before:
-            seen = corrected(record, found)
+            while (seen := corrected(record, found)) is not record:
+                # Not what was stamped. Or it was swapped in and stamped since the sidecar was read.
+                later = self._sidecar.look()
+                if later is record:
+                    break
+                record, found = later, self._found()
             self._seen = (record, found, seen)
         self._look_at = monotonic() + _LOOK_EVERY
         return seen

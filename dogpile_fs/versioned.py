@@ -13,7 +13,7 @@ import os
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from time import time
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +25,7 @@ from .passage import Passage
 from .paths import absolute
 from .standing import Standing, stands
 from .status import Status
-from .waiting import INHERIT, Deadline, Timeout, deadline_of
+from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["Creator", "Vanished", "Versioned", "entries"]
 
@@ -92,7 +92,7 @@ class Versioned(ABC):
         old object until the new one is ready. While nothing is new, this costs about what a pass costs.
 
         :param loader: called with the version: a datafile opened in mode ``"rb"``, a directory's path. A function
-            that is no closure is known by its code, so it may be a lambda; else pass the same object every time.
+            without closure and defaults is known by its code, so it may be a lambda; else pass the same object.
         :param timeout: as of :meth:`open`; it also bounds the wait for another thread's first object.
         :returns: the object; it is the same for all who ask, and must not be changed.
         :raises: as :meth:`open`, and what *loader* raises: the old object stays, and the next call tries again.
@@ -108,19 +108,22 @@ class Versioned(ABC):
         >>> report.load(json.load) is report.load(json.load)
         True
         """
-        key = key_of(loader)
-        slot = self._loading.slots.get(key)
+        slot = self._loading.slots.get(key_of(loader))
         if slot is not None and slot.made is not None:
             version, value = slot.made
             if version == self.dogpile.fresh_version():
                 return value  # type: ignore[no-any-return]
-        deadline = deadline_of(timeout, self._timeout)
         for passage in self._passages(timeout):
             with passage, suppress(Vanished):
-                return self._loading.value(  # type: ignore[no-any-return]
-                    key, passage.version, lambda version: self._opening(version, loader, deadline), deadline
-                )
+                return self._load(loader, passage)
         raise AssertionError("unreachable")
+
+    def _load(self, loader: Callable[[Any], T], passage: Passage) -> T:
+        deadline = passage.deadline
+        value: T = self._loading.value(
+            loader, passage.version, lambda version: self._opening(version, loader, deadline), deadline
+        )
+        return value
 
     def refresh(self, force: bool = False, *, timeout: Timeout = INHERIT) -> bool:
         """Create if it is stale or there is nothing yet; for cron jobs and warm-up code.
@@ -244,23 +247,32 @@ class Versioned(ABC):
         """Remove what was left under a name of ours, if it still is there."""
 
     @abstractmethod
-    def _opening(
-        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
-    ) -> AbstractContextManager[tuple[Version, Callable[[], T]]]:
-        """Open what is in place: yields which version that is, and what makes an object of it.
+    def _open_current(self, deadline: Deadline) -> AbstractContextManager[tuple[Standing, Any]]:
+        """Open what is in place: yields what it is, and what a loader is given of it.
 
-        :param passed: the version that was passed to.
         :raises Vanished: if there is none any more.
         """
 
-    def _version_of(self, passed: Version, standing: Standing) -> Version:
-        """Which version was opened, if it is *standing*."""
-        if not stands(passed, standing):
-            current = self.dogpile.version
-            if current is not None and stands(current, standing):
-                return current
-            # Another has been swapped in since. The older name makes the next caller look again.
-        return passed
+    @contextmanager
+    def _opening(
+        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
+    ) -> Iterator[tuple[Version, Callable[[], T]]]:
+        """Open what is in place: yields which version that is, and what makes an object of it."""
+        for attempt in range(_ATTEMPTS):
+            with self._open_current(deadline) as (standing, given):
+                version = self._version_of(passed, standing)
+                if version is None and attempt < _ATTEMPTS - 1:
+                    continue  # another has been swapped in since
+                # By an older name, it would be loaded once more: better than by a newer one, and never again.
+                yield version or passed, lambda given=given: loader(given)  # type: ignore[misc]
+                return
+
+    def _version_of(self, passed: Version, standing: Standing) -> Version | None:
+        """Which version *standing* is: the one that was passed to, or the current one; else None."""
+        if stands(passed, standing):
+            return passed
+        current = self.dogpile.version
+        return current if current is not None and stands(current, standing) else None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _unpickled, (type(self), self._path, self.dogpile.expiretime, self.creator, self._options())

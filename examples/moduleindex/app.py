@@ -1,7 +1,7 @@
-"""The WSGI application: searches the index inside the dogpile's block, rebuilds it when elected.
+"""The WSGI application: searches the index inside the datafile's block, rebuilds it when elected.
 
 Configured by the environment, and made at import: before the fork under ``gunicorn --preload``,
-once per worker otherwise. The dogpile works either way.
+once per worker otherwise. The datafile works either way.
 
 ========================  =========================================================================
 ``MODULEINDEX_DATAFILE``  the SQLite file; default ``moduleindex.db`` in the current directory
@@ -22,27 +22,42 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from dogpile_fs import SyncReaderDogpile
+from dogpile_fs import Datafile
 from moduleindex import index, pages
 from moduleindex.record import Record, latest
+
+
+@dataclass
+class Request:
+    """What the creator has to know of the request that it is called for: the record wants it."""
+
+    name: str
+    version: int = 0  # of the datafile that it created; 0: it was not elected
+
+
+# A creator is called by the thread, or greenlet, that was elected.
+_request: ContextVar[Request] = ContextVar("request")
 
 
 class ModuleIndex:
     """The application; one object serves all threads of a process, and its forks."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.datafile = Path(environment.get("MODULEINDEX_DATAFILE", "moduleindex.db")).resolve()
+        self.path = Path(environment.get("MODULEINDEX_DATAFILE", "moduleindex.db")).resolve()
+        expire = float(environment.get("MODULEINDEX_EXPIRE", "3600"))
+        # readers: each request opens the datafile twice, and must find the same one.
+        self.datafile = Datafile(self.path, expire, self.create, validate=self.examine, readers=True)
         roots = environment.get("MODULEINDEX_ROOTS", "")
         self.roots = roots.split(os.pathsep) if roots else index.installed_roots()
         self.linger = float(environment.get("MODULEINDEX_LINGER", "0"))
-        self.directory = Path(environment.get("MODULEINDEX_RECORD", f"{self.datafile}.record"))
+        self.directory = Path(environment.get("MODULEINDEX_RECORD", f"{self.path}.record"))
         self.record = Record(self.directory)
-        expire = float(environment.get("MODULEINDEX_EXPIRE", "3600"))
-        self.dogpile = SyncReaderDogpile(expire, str(self.datafile))
         self._count = itertools.count(1)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -65,23 +80,21 @@ class ModuleIndex:
         start_response(phrase, headers)
         return [body]
 
-    def answer(self, request: str, words: str) -> tuple[int, str]:
+    def answer(self, name: str, words: str) -> tuple[int, str]:
         """One search, from the request to the status and page of its answer."""
         tell = self.record.write
-        elected = False
-
-        def creator() -> None:
-            nonlocal elected
-            elected = True
-            self.create(request)
-
-        tell("request", request)
-        tell("acquire", request)
-        with self.dogpile.acquire(creator):
-            found = self.dogpile.status()
+        request = Request(name)
+        _request.set(request)
+        tell("request", name)
+        tell("acquire", name)
+        with self.datafile.acquire() as path:
+            found = self.datafile.status()
+            elected = request.version > 0
+            if elected:
+                tell("creation-end", name, version=request.version)
             entered = tell(
                 "enter",
-                request,
+                name,
                 elected=elected,
                 createdtime=found.createdtime or -1.0,
                 age=found.age or 0.0,
@@ -89,16 +102,16 @@ class ModuleIndex:
                 creator=f"process {found.pid} on {found.host}",
             )
             try:
-                edition, modules = self.look(words)
-                version, fault = edition.version, ""
+                edition, modules, later = self.look(path, words)
+                version, last, fault = edition.version, later.version, ""
                 status, page = 200, pages.search_page(words, modules, edition, entered)
             except (sqlite3.Error, index.TornDatafile) as error:
-                version, fault = 0, f"{type(error).__name__}: {error}"
+                version, last, fault = 0, 0, f"{type(error).__name__}: {error}"
                 status, page = 500, fault
-            tell("leave", request, version=version, fault=fault)
+            tell("leave", name, version=version, last=last, fault=fault)
         tell(
             "answer",
-            request,
+            name,
             status=status,
             version=version,
             elected=elected,
@@ -108,37 +121,34 @@ class ModuleIndex:
         )
         return status, page
 
-    def look(self, words: str) -> tuple[index.Edition, list[index.Module]]:
-        """Search one edition of the datafile; to be called inside the block."""
-        with index.reading(self.datafile) as connection:
+    def look(self, path: str, words: str) -> tuple[index.Edition, list[index.Module], index.Edition]:
+        """Search the datafile, and tell which edition is at *path* at the beginning and at the end."""
+        with index.reading(path) as connection:
             edition = index.edition(connection)
             modules = index.search(connection, words)
         time.sleep(self.linger)
-        # The file stays in its place as long as we are inside: opened again, it must be the same.
-        with index.reading(self.datafile) as connection:
-            later = index.edition(connection)
-        if later != edition:
-            raise index.TornDatafile(f"{edition} became {later} inside the block")
-        return edition, modules
+        # Nothing is swapped in as long as we are inside: opened again, it must be the same.
+        with index.reading(path) as connection:
+            return edition, modules, index.edition(connection)
 
-    def create(self, request: str) -> None:
-        """The creator: build the next version beside the datafile, swap when nobody is inside."""
-        tell = self.record.write
-        version = self.version() + 1
-        tell("creation-begin", request, version=version)
-        new = self.datafile.with_name(self.datafile.name + ".new")
-        index.build(new, self.roots, version)
-        tell("swap-ask", request, version=version)
-        with self.dogpile.acquire_write_lock():
-            tell("swap-begin", request, version=version)
-            os.replace(new, self.datafile)
-            tell("swap-end", request, version=version)
-        tell("creation-end", request, version=version)
+    def create(self, target: str) -> None:
+        """The creator: build the next version at *target*, where nothing is yet."""
+        request = _request.get()
+        request.version = self.version() + 1
+        self.record.write("creation-begin", request.name, version=request.version)
+        index.build(target, self.roots, request.version)
+
+    def examine(self, target: str) -> None:
+        """Refuse what was built, if it is not whole. Otherwise it is swapped in next."""
+        if fault := index.fault(target):
+            raise index.TornDatafile(fault)
+        request = _request.get()
+        self.record.write("built", request.name, version=request.version)
 
     def version(self) -> int:
-        """The datafile's version; 0 when there is none, or none that can be read."""
+        """The version in place; 0 when there is none, or none that can be read."""
         try:
-            with index.reading(self.datafile) as connection:
+            with index.reading(self.path) as connection:
                 return index.edition(connection).version
         except (sqlite3.Error, index.TornDatafile):
             return 0

@@ -64,7 +64,9 @@ def creations_table(story: Story) -> Iterable[str]:
     """One line per creation: who, when, how long, and what the others did meanwhile."""
     zero = min(r["request"].monotonic for r in story.requests.values() if "request" in r)
     for number, creation in enumerate(story.finished):
-        begin, built, over = creation.begin.monotonic, creation.built or 0, creation.over
+        assert creation.built is not None
+        assert creation.done is not None
+        begin, built, done = creation.begin.monotonic, creation.built.monotonic, creation.done
         meanwhile = sum(
             1
             for request in story.requests.values()
@@ -74,14 +76,14 @@ def creations_table(story: Story) -> Iterable[str]:
         yield (
             f"  at {(begin - zero) / 1e9:5.1f} s  worker {creation.pid} created version "
             f"{creation.version} in {(built - begin) / 1e9:.2f} s, "
-            f"swap {(over - built) / 1e6:4.1f} ms; {others}"
+            f"in place {(done - built) / 1e6:4.1f} ms later; {others}"
         )
 
 
 def workers_table(story: Story) -> Iterable[str]:
     """One line per worker: what it answered, created and waited, after the first creation."""
     yield "  worker    requests  elected    fresh    stale  longest wait in acquire"
-    first = story.finished[0].over
+    first = story.finished[0].done or 0
     for pid in sorted({next(iter(request.values())).pid for request in story.requests.values()}):
         own = [r for r in story.requests.values() if "enter" in r and r["enter"].pid == pid]
         passed = [r for r in own if not r["enter"].elected]

@@ -1,7 +1,6 @@
 """The datafile: an SQLite index of Python modules, built by parsing their files.
 
-``build`` promises a whole datafile or an exception, and puts it where it is told; to put it in the
-old one's place is its caller's business. ``edition`` is the cheap look that each request takes,
+``build`` makes one where nothing is yet. ``edition`` is the cheap look that each request takes,
 ``fault`` the thorough one. What is indexed are ``.py`` files below the roots: extension modules and
 modules inside archives have no source to parse and are left out.
 """
@@ -16,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,11 +97,8 @@ def _checksum(rows: Iterable[Sequence[str]]) -> str:
     return digest.hexdigest()
 
 
-def build(datafile: Path, roots: Sequence[str], version: int) -> None:
-    """Write a new *datafile* that calls itself *version*; what a killed build left there goes."""
-    for leftover in (datafile, datafile.with_name(datafile.name + "-journal")):
-        with suppress(FileNotFoundError):
-            leftover.unlink()
+def build(datafile: str | Path, roots: Sequence[str], version: int) -> None:
+    """Write a new *datafile*, where nothing is yet, that calls itself *version*."""
     with closing(sqlite3.connect(datafile)) as connection, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's invalid escapes are none of our log's
         connection.executescript(_SCHEMA)
@@ -113,9 +109,9 @@ def build(datafile: Path, roots: Sequence[str], version: int) -> None:
             connection.execute("INSERT INTO edition VALUES (?, ?, ?)", edition)
 
 
-def reading(datafile: Path) -> closing[sqlite3.Connection]:
+def reading(datafile: str | Path) -> closing[sqlite3.Connection]:
     """A fresh read-only connection for one ``with`` block."""
-    return closing(sqlite3.connect(f"{datafile.resolve().as_uri()}?mode=ro", uri=True))
+    return closing(sqlite3.connect(f"{Path(datafile).resolve().as_uri()}?mode=ro", uri=True))
 
 
 def edition(connection: sqlite3.Connection) -> Edition:
@@ -141,14 +137,16 @@ def search(connection: sqlite3.Connection, words: str, limit: int = 50) -> list[
     return [Module(*row) for row in rows]
 
 
-def fault(datafile: Path) -> str:
-    """What is wrong with *datafile*, read from end to end; empty when it is whole."""
+def fault(datafile: str | Path) -> str:
+    """What is wrong with *datafile*, read from end to end; empty when it is whole and has modules."""
     try:
         with reading(datafile) as connection:
             (said,) = connection.execute("PRAGMA integrity_check").fetchone()
             if said != "ok":
                 return f"integrity_check says {said}"
-            told = edition(connection).checksum
+            _, count, told = edition(connection)
+            if not count:
+                return "it has no modules"
             rows = connection.execute("SELECT name, file, line FROM module ORDER BY rowid")
             found = _checksum(rows)
             return "" if found == told else f"the rows' checksum is {found} instead of {told}"

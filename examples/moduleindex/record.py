@@ -21,10 +21,8 @@ Kind = Literal[
     "request",  # a request came in
     "acquire",  # it is about to enter `acquire`
     "creation-begin",  # it was elected and runs the creator
-    "swap-ask",  # the new datafile is built; the creator asks for the write lock
-    "swap-begin",  # it has the write lock
-    "swap-end",  # it is about to give it back
-    "creation-end",  # the creator is about to return
+    "built",  # the new datafile is built and found good; next it is swapped in
+    "creation-end",  # it is swapped in and stamped, and the request is inside the `with` block
     "enter",  # the request is inside the `with` block
     "leave",  # it is about to leave it
     "answer",  # the answer is ready to be sent
@@ -41,6 +39,7 @@ class Event:
     monotonic: int
     time: float
     version: int = 0
+    last: int = 0  # version, at the end of the block
     createdtime: float = -1.0
     age: float = -1.0
     state: str = ""

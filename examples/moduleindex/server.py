@@ -1,4 +1,4 @@
-"""A real gunicorn that serves the application on a free port of the loopback interface.
+"""A real gunicorn that serves an application on a free port of the loopback interface.
 
 The listening socket is opened here and inherited, so that no port is guessed and clients may
 connect before the first worker is up: the kernel keeps them until then.
@@ -25,13 +25,19 @@ _CONFIGURATION = Path(__file__).with_name("gunicorn_conf.py")
 class Gunicorn:
     """A running gunicorn; leaving the ``with`` block ends it and every process that it started."""
 
-    def __init__(self, options: Sequence[str], settings: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        options: Sequence[str],
+        settings: Mapping[str, str],
+        log: Path,
+        configuration: Path = _CONFIGURATION,
+    ) -> None:
         self._log = log
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log.open("wb") as out:
             self.port: int = listener.getsockname()[1]
             bound = ["--bind", f"fd://{listener.fileno()}"]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", str(_CONFIGURATION), *bound, *options],
+                [sys.executable, "-m", "gunicorn", "-c", str(configuration), *bound, *options],
                 env={**os.environ, **settings},
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,

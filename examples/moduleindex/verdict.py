@@ -2,9 +2,13 @@
 
 Pure: events in, faults out. Each rule is a function that yields a sentence per fault. None has a
 tolerance in milliseconds: the events of the record are written *inside* what they tell of (the
-block, the swap, the creator), so two intervals that overlap on record did overlap, on however slow
-a machine. Where the record leaves a doubt (a killed process tells no end), the doubt is the
-accused's.
+block, the creator), so two intervals that overlap on record did overlap, on however slow a machine.
+Where the record leaves a doubt (a killed process tells no end), the doubt is the accused's.
+
+The swap itself is the library's and on nobody's record. It came after its version was "built", and
+before anybody read that version. That no reader was inside meanwhile is proved by the readers: each
+opens the datafile by its name twice, first and last in its block, and finds one version; as every
+swap brings a higher one, there was none in between.
 """
 
 from __future__ import annotations
@@ -29,10 +33,8 @@ class Creation:
     version: int
     pid: int
     begin: Event
-    built: int | None  # asked for the write lock
-    swap: tuple[int, int] | None
-    swapped: bool  # the swap's end is on record, too
-    end: Event | None
+    built: Event | None
+    done: int | None  # since when its version was in place for certain
     finished: bool  # its request got inside, so the stamp had been written
     over: int  # nobody's creator may have run before this; a killed one ended when it was killed
 
@@ -66,40 +68,40 @@ class Story:
         found = []
         for request in self.requests.values():
             if begin := request.get("creation-begin"):
-                end, asked = request.get("creation-end"), request.get("swap-ask")
-                died = self.died(begin.pid)
-                swap, swap_end = None, request.get("swap-end")
-                if swap_begin := request.get("swap-begin"):
-                    swap = (swap_begin.monotonic, swap_end.monotonic if swap_end else died)
+                built, end = request.get("built"), request.get("creation-end")
+                seen = [end.monotonic] if end else []
+                if built:
+                    seen += [at for at, version in self.readings if version == begin.version]
                 found.append(
                     Creation(
                         version=begin.version,
                         pid=begin.pid,
                         begin=begin,
-                        built=asked.monotonic if asked else None,
-                        swap=swap,
-                        swapped=swap_end is not None,
-                        end=end,
-                        finished=end is not None and "enter" in request,
-                        over=end.monotonic if end else died,
+                        built=built,
+                        done=min(seen, default=None),
+                        finished=end is not None,
+                        over=built.monotonic if built else self.died(begin.pid),
                     )
                 )
         return sorted(found, key=lambda creation: creation.begin.monotonic)
+
+    @cached_property
+    def readings(self) -> list[tuple[int, int]]:
+        """When somebody had read which version."""
+        leaves = [request["leave"] for request in self.requests.values() if "leave" in request]
+        return [(leave.monotonic, leave.version) for leave in leaves]
 
     @cached_property
     def finished(self) -> list[Creation]:
         """The creations that nobody killed."""
         return [creation for creation in self.creations if creation.finished]
 
-    @cached_property
-    def in_place(self) -> list[tuple[int, frozenset[int]]]:
-        """Since when which version may be in place: one, or two after a kill in the swap itself."""
-        places = [(-1, frozenset({0}))]
-        for creation in self.creations:
-            if creation.swap:
-                before = frozenset() if creation.swapped else places[-1][1]
-                places.append((creation.swap[1], before | {creation.version}))
-        return places
+    def in_place(self, since: int, until: int) -> set[int]:
+        """Which versions may have been in place at some time between *since* and *until*."""
+        known = [c.version for c in self.creations if c.done is not None and c.done <= since]
+        latest = max(known, default=0)
+        possible = {c.version for c in self.creations if c.built and c.built.monotonic < until}
+        return {latest} | {version for version in possible if version > latest}
 
     @cached_property
     def createdtimes(self) -> Mapping[int, float]:
@@ -124,10 +126,6 @@ class Story:
 _NEVER = 2**63
 
 
-def _in_place(story: Story, moment: int) -> frozenset[int]:
-    return [versions for since, versions in story.in_place if since < moment][-1]
-
-
 def _either(versions: Iterable[int]) -> str:
     return " or ".join(map(str, sorted(versions)))
 
@@ -150,12 +148,12 @@ def one_creation_per_expiry(story: Story, expire: float) -> Iterator[str]:
         if fresh_since is not None and creation.begin.time - fresh_since < expire:
             age = creation.begin.time - fresh_since
             yield f"{name} began when the datafile was {age:.3f} s old, fresh for {expire:g} s"
-        before = _in_place(story, creation.begin.monotonic)
+        before = story.in_place(creation.begin.monotonic, creation.begin.monotonic)
         if creation.version - 1 not in before:
             yield f"{name} came after version {_either(before)}"
-        if creation.finished and creation.end:
+        if creation.finished and creation.built:
             seen = story.createdtimes.get(creation.version, -1.0)
-            fresh_since = max(creation.end.time, seen)
+            fresh_since = max(creation.built.time, seen)
         if previous is None or creation.over > previous.over:
             previous = creation
 
@@ -178,10 +176,10 @@ def nobody_waited(story: Story, expire: float) -> Iterator[str]:
     To have waited is to have asked in the first half of a build and to be let in only after its
     end. On a loaded machine a process that is ready may get no processor for a while, but hardly
     for half a build that itself needed the processor. The time from the end of the build to the end
-    of the swap does not count: there readers are held for the swap's sake.
+    of the swap does not count: there readers may be held for the swap's sake.
     """
     for name, acquire, enter, creation in _beside(story):
-        if enter > (creation.built or _NEVER):
+        if creation.built and enter > creation.built.monotonic:
             yield (
                 f"request {name} waited {_seconds(enter - acquire)} for the creation of "
                 f"version {creation.version} by {creation.pid}"
@@ -191,7 +189,9 @@ def nobody_waited(story: Story, expire: float) -> Iterator[str]:
 def _beside(story: Story) -> Iterator[tuple[str, int, int, Creation]]:
     """The requests that asked in the first half of another's build, when they got in, and which."""
     for creation in story.finished[1:]:
-        begin, built = creation.begin.monotonic, creation.built or 0
+        if creation.built is None:
+            continue
+        begin, built = creation.begin.monotonic, creation.built.monotonic
         for name, request in story.requests.items():
             if "acquire" in request and "enter" in request and "creation-begin" not in request:
                 acquire, enter = request["acquire"].monotonic, request["enter"].monotonic
@@ -200,14 +200,22 @@ def _beside(story: Story) -> Iterator[tuple[str, int, int, Creation]]:
 
 
 def nobody_inside_during_a_swap(story: Story, expire: float) -> Iterator[str]:
-    """No request was inside its block while a creator was inside ``acquire_write_lock()``."""
+    """No request was inside its block while a version was swapped in.
+
+    A request that found two versions in its block tells so itself. Of one that was killed inside it
+    is certain only if it came before the version was built and lived until somebody had read it.
+    """
     for name, request in story.requests.items():
         if "enter" not in request:
             continue
-        enter = request["enter"].monotonic
-        leave = request["leave"].monotonic if "leave" in request else story.died(request["enter"].pid)
+        enter, leave = request["enter"], request.get("leave")
+        if leave and leave.version != leave.last:
+            yield (
+                f"request {name} was inside its block while version {leave.version} became version {leave.last}"
+            )
+        left = leave.monotonic if leave else story.died(enter.pid)
         for creation in story.creations:
-            if creation.swap and enter < creation.swap[1] and creation.swap[0] < leave:
+            if creation.built and enter.monotonic < creation.built.monotonic and (creation.done or _NEVER) < left:
                 yield (
                     f"request {name} was inside its block while {creation.pid} "
                     f"swapped in version {creation.version}"
@@ -215,16 +223,16 @@ def nobody_inside_during_a_swap(story: Story, expire: float) -> Iterator[str]:
 
 
 def no_torn_datafile(story: Story, expire: float) -> Iterator[str]:
-    """Each request read one whole datafile: that of the last swap before it entered."""
+    """Each request read one whole datafile: one that was in place while it was inside its block."""
     for name, request in story.requests.items():
         if "enter" not in request or "leave" not in request:
             continue
-        leave = request["leave"]
-        current = _in_place(story, request["enter"].monotonic)
+        enter, leave = request["enter"], request["leave"]
+        current = story.in_place(enter.monotonic, leave.monotonic)
         if leave.fault:
             yield f"request {name} found the datafile torn: {leave.fault}"
         elif leave.version not in current:
-            yield (f"request {name} read version {leave.version} when version {_either(current)} was in place")
+            yield f"request {name} read version {leave.version} when version {_either(current)} was in place"
 
 
 Rule = Callable[[Story, float], Iterator[str]]

@@ -87,10 +87,9 @@ def test_a_whole_datafile_has_no_fault(datafile: Path) -> None:
         assert index.edition(connection)[:2] == (7, 8)
 
 
-def test_a_build_begins_anew_where_a_killed_one_left_off(datafile: Path, root: Path) -> None:
-    datafile.with_name(datafile.name + "-journal").write_bytes(b"left by the dead")
-    index.build(datafile, [str(root)], version=8)
-    assert index.fault(datafile) == ""
+def test_an_index_of_nothing_has_a_fault(tmp_path: Path) -> None:
+    index.build(tmp_path / "modules.db", [], version=1)
+    assert index.fault(tmp_path / "modules.db") == "it has no modules"
 
 
 def test_a_lost_row_is_found_by_each_request(datafile: Path) -> None:

@@ -34,20 +34,14 @@ def passes(request: str, pid: int, asked: float, entered: float, left: float, ve
         event("request", request, pid, asked),
         event("acquire", request, pid, asked),
         event("enter", request, pid, entered),
-        replace(event("leave", request, pid, left), version=version),
+        replace(event("leave", request, pid, left), version=version, last=version),
         replace(event("answer", request, pid, left), version=version, status=200),
     ]
 
 
 def creates(request: str, pid: int, begin: float, version: int) -> list[Event]:
-    """A request that is elected: it builds for 1 s, swaps for 0.1 s, and is answered soon after."""
-    created: list[tuple[Kind, float]] = [
-        ("creation-begin", 0.0),
-        ("swap-ask", 1.0),
-        ("swap-begin", 1.1),
-        ("swap-end", 1.2),
-        ("creation-end", 1.3),
-    ]
+    """A request that is elected: it builds for 1 s, is inside after 0.3 s more, and is answered soon after."""
+    created: list[tuple[Kind, float]] = [("creation-begin", 0.0), ("built", 1.0), ("creation-end", 1.3)]
     steps = [replace(event(kind, request, pid, begin + after), version=version) for kind, after in created]
     ends = passes(request, pid, begin, begin + 1.4, begin + 1.5, version)
     return [replace(step, elected=True) for step in [*ends, *steps]]
@@ -61,7 +55,7 @@ def until(events: Iterable[Event], last: Kind) -> list[Event]:
 
 
 FIRST = creates("first", 11, 1.0, version=1)  # ends at 2.3
-SECOND = creates("second", 12, 8.0, version=2)  # swap from 9.1 to 9.2
+SECOND = creates("second", 12, 8.0, version=2)  # swapped in between 9.0 and 9.3
 BESIDE = passes("beside", 13, 8.2, 8.3, 8.4, version=1)
 GOOD = [*FIRST, *passes("early", 12, 1.1, 2.4, 2.5, version=1), *SECOND, *BESIDE]
 
@@ -81,7 +75,7 @@ def test_a_good_history_has_no_fault() -> None:
 
 
 def test_a_creation_of_what_is_still_fresh_is_a_fault() -> None:
-    assert "fresh for 5 s" in found([*FIRST, *creates("soon", 12, 7.2, version=2)])
+    assert "fresh for 5 s" in found([*FIRST, *creates("soon", 12, 6.9, version=2)])
 
 
 def test_the_createdtime_that_requests_saw_counts_when_it_is_later_than_the_creators_end() -> None:
@@ -166,20 +160,28 @@ def test_the_first_creation_may_be_waited_for_even_when_one_was_killed_before_it
 # Nobody is inside during a swap
 
 
-def test_a_request_inside_its_block_during_a_swap_is_a_fault() -> None:
-    inside = passes("inside", 13, 8.2, 8.3, 9.15, version=1)
+def test_a_request_that_finds_two_versions_in_its_block_is_a_fault() -> None:
+    inside = passes("inside", 13, 8.2, 8.3, 9.2, version=1)
+    inside = [replace(event, last=2) if event.kind == "leave" else event for event in inside]
+    assert "inside was inside its block while version 1 became version 2" in found([*GOOD, *inside])
+
+
+def test_a_request_that_was_inside_from_before_a_swap_until_after_it_is_a_fault() -> None:
+    inside = passes("inside", 13, 8.2, 8.3, 9.35, version=1)
     assert "request inside was inside its block while 12 swapped" in found([*GOOD, *inside])
 
 
-def test_a_request_that_enters_during_a_swap_is_a_fault() -> None:
-    entering = passes("entering", 13, 9.1, 9.15, 9.4, version=1)
-    assert "request entering was inside its block while 12 swapped" in found([*GOOD, *entering])
+def test_a_version_that_somebody_has_read_was_swapped_in_before_whatever_its_creator_tells() -> None:
+    inside = passes("inside", 13, 8.2, 8.3, 9.25, version=1)
+    assert found([*GOOD, *inside]) == ""
+    reads = passes("reads", 14, 9.1, 9.15, 9.2, version=2)
+    assert "request inside was inside its block while 12 swapped" in found([*GOOD, *inside, *reads])
 
 
 def test_a_killed_reader_was_inside_until_it_was_killed() -> None:
     inside = passes("inside", 13, 8.2, 8.3, 8.4, version=1)[:-2]
-    after = Kill(pid=13, asked=at(9.3), gone=at(9.4))
-    before = Kill(pid=13, asked=at(9.0), gone=at(9.4))
+    after = Kill(pid=13, asked=at(9.35), gone=at(9.4))
+    before = Kill(pid=13, asked=at(9.25), gone=at(9.4))
     assert "inside its block while 12 swapped" in found([*GOOD, *inside], after)
     assert found([*GOOD, *inside], before) == ""
 
@@ -202,8 +204,13 @@ def test_a_new_version_that_is_read_before_the_swap_is_a_fault() -> None:
     assert "read version 2 when version 1 was in place" in found([*GOOD, *new])
 
 
+def test_around_a_swap_either_version_may_be_read() -> None:
+    for version in (1, 2):
+        assert found([*GOOD, *passes("around", 13, 8.95, 8.96, 9.1, version=version)]) == ""
+
+
 def test_a_kill_in_the_swap_leaves_either_version_but_no_other() -> None:
-    killed = [*FIRST, *until(SECOND, "swap-begin")]
+    killed = [*FIRST, *until(SECOND, "built")]
     kill = Kill(pid=12, asked=at(9.15), gone=at(9.2))
     for version in (1, 2):
         later = passes("later", 13, 9.5, 9.6, 9.7, version=version)
