@@ -145,7 +145,7 @@ class DataDirectory(Versioned):
                     continue  # swapped between our looks
                 raise Vanished from error
             except OSError as error:
-                raise explained(DatafileError, self._path, "open", error) from error
+                raise explained(DatafileError, self._path, "open", error, reading=True) from error
             try:
                 flock(version.fd, LOCK_SH | LOCK_NB)
                 if self._is_current(version):

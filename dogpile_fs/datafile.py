@@ -183,7 +183,7 @@ class Datafile(Versioned):
         except FileNotFoundError as error:
             raise Vanished from error
         except OSError as error:
-            raise explained(DatafileError, self._path, "open", error) from error
+            raise explained(DatafileError, self._path, "open", error, reading=True) from error
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             file.close()

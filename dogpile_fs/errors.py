@@ -92,9 +92,22 @@ _CURES = {
     errno.EFBIG: "raise this process's limit of file sizes (ulimit -f)",
     errno.ENOLCK: "this file system gives no locks: pass directory= with a local directory",
 }
+#: Where it is the datafile itself that cannot be written, other directories for the coordination files do not help.
+_DATAFILE_CURES = {
+    errno.EACCES: "let this user write the directory that it is in (chmod, chown)",
+    errno.EROFS: "put the datafile on a writable file system",
+    errno.EISDIR: "move the directory away, or name another path",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.ENOSPC: "free space on that file system",
+    errno.ENOLCK: "put the datafile on a local file system",
+}
 _CURES[errno.EPERM] = _CURES[errno.EACCES]
 _CURES[errno.EDQUOT] = _CURES[errno.ENOSPC]
 _CURES[errno.ENOSYS] = _CURES[errno.EOPNOTSUPP] = _CURES[errno.EINVAL] = _CURES[errno.ENOLCK]
+_DATAFILE_CURES[errno.EPERM] = _DATAFILE_CURES[errno.EACCES]
+_DATAFILE_CURES[errno.EDQUOT] = _DATAFILE_CURES[errno.ENOSPC]
+_DATAFILE_CURES[errno.ENOSYS] = _DATAFILE_CURES[errno.EOPNOTSUPP] = _DATAFILE_CURES[errno.ENOLCK]
+_READING_CURE = "let this user read it (chmod, chown), and pass through the directories above it"
 
 #: What a process meets that may read but not write; it goes on with what there is.
 NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -112,12 +125,19 @@ def _found(path: str) -> str:
     return f"{what} has mode {st.st_mode & 0o7777:04o}, owner {st.st_uid}, group {st.st_gid}"
 
 
-def explained(kind: type[_E], path: str, doing: str, error: OSError) -> _E:
-    """Tell *error*, met while *doing* something to *path*, as a *kind* with its cure."""
+def explained(kind: type[_E], path: str, doing: str, error: OSError, *, reading: bool = False) -> _E:
+    """Tell *error*, met while *doing* something to *path*, as a *kind* with its cure.
+
+    :param reading: to read was all that was tried.
+    """
     code = error.errno or 0
     found = f"; {_found(path)}" if code in (errno.EACCES, errno.EPERM) else ""
     who = f" by user {os.geteuid()}" if found else ""
     cure = _CURES.get(code)
+    if reading and code in NO_PERMISSION:
+        cure = _READING_CURE
+    elif issubclass(kind, DatafileError):
+        cure = _DATAFILE_CURES.get(code, cure if code != errno.EINVAL else None)
     return kind(
         code,
         f"cannot {doing} {path!r}{who}: {error.strerror}{found}" + (f". Cure: {cure}." if cure else "."),

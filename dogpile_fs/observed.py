@@ -69,4 +69,4 @@ class ObservedRecord:
         try:
             return standing_at(self.path)
         except OSError as error:
-            raise explained(PathError, self.path, "look at", error) from error
+            raise explained(PathError, self.path, "look at", error, reading=True) from error

@@ -79,7 +79,7 @@ class Sidecar:
         except SidecarError:
             raise
         except OSError as error:
-            explanation = explained(SidecarError, self.path, "read the sidecar", error)
+            explanation = explained(SidecarError, self.path, "read the sidecar", error, reading=True)
             if error.errno not in NO_PERMISSION:
                 raise explanation from error
             self._complain(f"{explanation.strerror} Until then it counts as no creation yet.")

@@ -293,7 +293,7 @@ def entries(directory: str, begin: str) -> list[os.DirEntry[str]]:
     except PermissionError:
         return []
     except OSError as error:
-        raise explained(DatafileError, directory, "look into", error) from error
+        raise explained(DatafileError, directory, "look into", error, reading=True) from error
 
 
 def _unpickled(

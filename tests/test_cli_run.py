@@ -186,7 +186,8 @@ def test_validate_may_refuse_what_command_made(cli: Cli) -> None:
     look = 'grep -q good {} && grep -q good "$DOGPILE_FS_OUTPUT"'
     result = cli.run(*STALE, "--stdout", "--validate", look, "--", "echo", "bad", status=65)
     assert (
-        result.stderr == "dogpile-fs: file is not replaced: --validate refused the new one, ended with status 1\n"
+        result.stderr
+        == "dogpile-fs: file is not replaced: --validate refused the new one: it ended with status 1\n"
     )
     assert cli.text() == "old\n"
     assert cli.left_behind() == []

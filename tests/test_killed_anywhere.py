@@ -33,8 +33,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ptrace(2) as Li
 #: environment sets it to 100.
 ROUNDS = int(os.environ.get("DOGPILE_FS_ROUNDS", "4"))
 STRIDE = max(1, 60 // ROUNDS)
+#: So many kills in a row.
 KILLS = 3 * ROUNDS
-#: Where the first one is. Printed, so that a failure can be met again.
+#: Decides where the first call is, and which are met in a row. Printed, so that a failure can be met again.
 SEED = int(os.environ.get("DOGPILE_FS_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
 
 #: How long the next run may take on a loaded machine. Who is locked out, waits for ever.

@@ -334,7 +334,12 @@ def _nothing(path: str) -> None:
 @pytest.mark.parametrize("keep", [0, 2])
 @pytest.mark.parametrize("before", [_nothing, _foreign_directory], ids=["symbolic link", "plain directory"])
 def test_no_reader_of_a_directory_loses_a_file_that_he_has_yet_to_open(
-    path: str, record: Record, processes: Processes, before: Callable[[str], None], keep: int
+    path: str,
+    record: Record,
+    processes: Processes,
+    caplog: pytest.LogCaptureFixture,
+    before: Callable[[str], None],
+    keep: int,
 ) -> None:
     number = 0
 
@@ -352,6 +357,7 @@ def test_no_reader_of_a_directory_loses_a_file_that_he_has_yet_to_open(
     for number in range(1, DIRECTORY_SWAPS + 1):  # noqa: B007
         assert datadir.refresh(force=True)
         most = max(most, len(hidden_beside(path)))
+    assert caplog.records == []
     # Each reader keeps one from being removed.
     assert most <= READERS + 1 + keep, "old versions pile up"
     _end_of_reading(path, record, processes)

@@ -110,7 +110,7 @@ class _Creation:
         if ended:
             raise Exit(
                 DATAERR,
-                f"{self.settings.output} is not replaced: --validate refused the new one, {_told(ended)}",
+                f"{self.settings.output} is not replaced: --validate refused the new one: it {_told(ended)}",
             )
 
     def follow_up(self, then: str) -> None:
