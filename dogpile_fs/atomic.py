@@ -26,8 +26,9 @@ __all__ = ["atomic_write"]
 _MODES = ("w", "wt", "wb", "w+", "wt+", "w+t", "wb+", "w+b")
 # Temp files stand in numbered places, so that nobody must list a directory of a hundred thousand files to find
 # the abandoned ones. Writers take the first that is free, so there are as many as have written at the same time:
-# after so many empty places in a row, the rest are empty too.
+# after so many empty places in a row, the rest very probably are empty too. Smaller directories are listed.
 _ENOUGH_EMPTY = 32
+_SMALL = 1 << 16
 _PLACES = 10_000
 _OURS = stat.S_IRUSR | stat.S_IWUSR
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -230,11 +231,23 @@ class _Temp:
     def remove_abandoned(self) -> None:
         """Remove what killed writers of the same path left."""
         empty = 0
-        for place in self._places():
+        for place in self._used_places() or self._places():
             if place != self.path:
                 empty = empty + 1 if _is_empty(place) else 0
             if empty == _ENOUGH_EMPTY:
                 return
+
+    def _used_places(self) -> list[str]:
+        """The places that are not empty, if the directory is small enough to be listed; else none."""
+        begin, end = swap.marked("tmp", self.target)
+        directory = os.path.dirname(self.target)
+        try:
+            if os.stat(directory).st_size > _SMALL:
+                return []
+            with os.scandir(directory) as found:
+                return [entry.path for entry in found if entry.name.startswith(begin) and entry.name.endswith(end)]
+        except OSError:
+            return []
 
     def opened(self, mode: str, encoding: str | None, newline: str | None, heir: os.stat_result | None) -> IO[Any]:
         try:

@@ -199,7 +199,7 @@ class DataDirectory(Versioned):
                 f"{self._path!r} is what it was. Cure: let it make one there.",
             )
 
-    def _put_in_place(self, target: str, place: str) -> None:
+    def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
         try:
             version = _opened(target)
         except OSError as error:
@@ -211,11 +211,7 @@ class DataDirectory(Versioned):
             self._complete(version, target)
             name = self._next_name(place)
             if _is_plain(place):
-                swap.exchange(target, place)
-                if self.keep:
-                    swap.rename(target, name)
-                else:
-                    self._remove(self._put_away(target))
+                self._change_places(target, place, name if self.keep else None)
             else:
                 swap.rename(target, name)
                 self._point_to(name, place)
@@ -227,6 +223,17 @@ class DataDirectory(Versioned):
             raise
         version.close()
         self._remove_old()
+
+    def _change_places(self, target: str, place: str, name: str | None) -> None:
+        swap.exchange(target, place)
+        if name is None:
+            self._remove(self._put_away(target))
+            return
+        try:
+            swap.rename(target, name)
+        except BaseException:
+            swap.exchange(target, place)  # or the old version would be taken for what was left
+            raise
 
     def _complete(self, version: Description, target: str) -> None:
         try:
@@ -320,7 +327,7 @@ class DataDirectory(Versioned):
         swap.rename(path, name)
         return name
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
         for path in self._old(place)[0]:
             try:
@@ -331,7 +338,7 @@ class DataDirectory(Versioned):
                 flock(version.fd, LOCK_SH | LOCK_NB)
                 if _is_plain(place):
                     swap.exchange(path, place)
-                    path = self._put_away(path)  # the dropped one; its readers do not go by its name
+                    self._put_away(path)  # the dropped one; its readers do not go by its name
                 else:
                     self._point_to(path, place)
                 if self.durable:
@@ -340,8 +347,8 @@ class DataDirectory(Versioned):
                 continue  # being removed
             finally:
                 version.close()
-            self._remove(path)
-            self._remove_old()
+            for dropped in self._old(place)[1]:  # and none of those kept, however few this object keeps
+                self._remove(dropped)
             return
         raise DatafileError(
             errno.ENOENT, f"no earlier version of {self._path!r} was kept. Cure: keep some, with keep=1 or more."

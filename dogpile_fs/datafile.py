@@ -38,7 +38,8 @@ class Datafile(Versioned):
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
     :param readers: swap only while no process is inside an :meth:`open` or :meth:`acquire` block; for readers
         that open it again by its name. All processes must say the same.
-    :param timeout: seconds after which a wait gives up with :class:`LockTimeout`; ``None``: never.
+    :param timeout: seconds after which a wait (for a first creation; with *readers*, for a swap, or of a swap for
+        readers) gives up with :class:`LockTimeout`; ``None``: never.
     :param directory: put the coordination files there instead of beside the datafile.
     :param mode: permission bits of coordination files that have to be made; ``None``: what the umask leaves of
         0o666. The datafile itself keeps those of the version before; the first has what its creator gave it.
@@ -205,7 +206,7 @@ class Datafile(Versioned):
                 f"{self._path!r} is what it was. Cure: let it write a file there.",
             )
 
-    def _put_in_place(self, target: str, place: str) -> None:
+    def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
         before = swap.regular_at(place)
         if before is not None and self.skip_unchanged and _same_contents(target, place):
             return
@@ -222,7 +223,7 @@ class Datafile(Versioned):
             raise explained(DatafileError, target, "complete the new version", error) from error
         if self.keep and before is not None:
             self._keep(place)
-        with self._nobody_inside():
+        with self._nobody_inside(timeout):
             swap.rename(target, place)
         if self.durable:
             swap.sync_directory(os.path.dirname(place))
@@ -234,9 +235,9 @@ class Datafile(Versioned):
         readers = isinstance(self.dogpile, SyncReaderDogpile)
         return {**super()._options(), "skip_unchanged": self.skip_unchanged, "readers": readers}
 
-    def _nobody_inside(self) -> AbstractContextManager[None]:
+    def _nobody_inside(self, timeout: Timeout) -> AbstractContextManager[None]:
         if isinstance(self.dogpile, SyncReaderDogpile):
-            return self.dogpile.acquire_write_lock()
+            return self.dogpile.acquire_write_lock(timeout=timeout)
         return nullcontext()
 
     def _kept(self, place: str) -> list[tuple[int, str]]:
@@ -257,6 +258,7 @@ class Datafile(Versioned):
         name = os.path.join(os.path.dirname(place), f"{begin}{kept[0][0] + 1 if kept else 1}{end}")
         begin, end = self._marked("new", place)
         copy = os.path.join(os.path.dirname(place), f"{begin}kept{end}")
+        self._remove(copy)
         try:
             swap.link(place, copy)
         except DatafileError as error:
@@ -264,17 +266,20 @@ class Datafile(Versioned):
                 raise
             try:
                 shutil.copy2(place, copy)
+                with open(copy, "rb") as file:
+                    swap.inherit_permissions(file.fileno(), os.stat(place))
+                    swap.sync(file.fileno())
             except OSError as failure:
                 raise explained(DatafileError, place, "keep the old version of", failure) from failure
         swap.rename(copy, name)
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
         for _, kept in self._kept(place):
             if os.path.exists(place) and os.path.samefile(kept, place):
                 os.unlink(kept)
                 continue
-            with self._nobody_inside():
+            with self._nobody_inside(timeout):
                 swap.rename(kept, place)
             if self.durable:
                 swap.sync_directory(os.path.dirname(place))
@@ -284,12 +289,12 @@ class Datafile(Versioned):
         )
 
     def _remove(self, left: str) -> None:
-        try:
-            os.unlink(left)
-        except FileNotFoundError:
-            pass
-        except (IsADirectoryError, PermissionError):  # EPERM: what macOS says of a directory
+        found = swap.lstat(left)
+        if found is not None and stat.S_ISDIR(found.st_mode):
             swap.remove_tree(left)
+        elif found is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(left)
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -92,7 +92,7 @@ _CURES = {
     errno.EFBIG: "raise this process's limit of file sizes (ulimit -f)",
     errno.ENOLCK: "this file system gives no locks: pass directory= with a local directory",
 }
-#: Where it is the datafile itself that cannot be written, other directories for the coordination files do not help.
+#: Where it is the datafile itself that cannot be written, another directory for the lock files does not help.
 _DATAFILE_CURES = {
     errno.EACCES: "let this user write the directory that it is in (chmod, chown)",
     errno.EROFS: "put the datafile on a writable file system",

@@ -97,7 +97,8 @@ def lstat(path: str) -> os.stat_result | None:
 def inherit_permissions(fd: int, before: os.stat_result) -> None:
     """Give the file *fd* the permission bits of the one *before*, and its owner and group where that is allowed.
 
-    Set-user-ID and set-group-ID bits go with their owner or not at all.
+    Set-user-ID and set-group-ID bits go with their owner or not at all. Where the group cannot be kept, the new
+    one may do what all may do.
     """
     mode = stat.S_IMODE(before.st_mode)
     now = os.fstat(fd)
@@ -110,6 +111,8 @@ def inherit_permissions(fd: int, before: os.stat_result) -> None:
             mode &= ~(stat.S_ISUID | stat.S_ISGID)
             with suppress(OSError):
                 os.fchown(fd, -1, before.st_gid)
+            if os.fstat(fd).st_gid != before.st_gid:
+                mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
     if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
         os.fchmod(fd, mode)
 
@@ -195,14 +198,14 @@ def exchange(one: str, other: str) -> None:
 def remove_tree(path: str) -> None:
     """Remove the directory *path* and all in it; what cannot be removed stays, for the next who tries."""
     shutil.rmtree(path, ignore_errors=True)
-    if os.path.lexists(path):  # its owner may have forbidden himself to write it
+    if os.path.isdir(path) and not os.path.islink(path):  # its owner may have forbidden himself to write it
         _permit(path)
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _permit(directory: str) -> None:
     with suppress(OSError):
-        os.chmod(directory, 0o700)
+        os.chmod(directory, 0o700, follow_symlinks=False)  # of others' it may not, and where it leads it must not
         with os.scandir(directory) as entries:
             below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
         for each in below:

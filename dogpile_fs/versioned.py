@@ -93,6 +93,7 @@ class Versioned(ABC):
 
         :param loader: called with the version: a datafile opened in mode ``"rb"``, a directory's path. A function
             without closure and defaults is known by its code, so it may be a lambda; else pass the same object.
+            A resource remembers the objects of 256 loaders.
         :param timeout: as of :meth:`open`; it also bounds the wait for another thread's first object.
         :returns: the object; it is the same for all who ask, and must not be changed.
         :raises: as :meth:`open`, and what *loader* raises: the old object stays, and the next call tries again.
@@ -136,7 +137,7 @@ class Versioned(ABC):
         """
         if self.creator is None:
             raise TypeError(f"{self!r} was made without a creator: it only reads")
-        return self.dogpile.refresh(self._create, force, timeout=timeout)
+        return self.dogpile.refresh(lambda: self._create(timeout), force, timeout=timeout)
 
     def invalidate(self, hard: bool = False) -> None:
         """Make it stale from now on, for all processes; see :meth:`.Dogpile.invalidate`.
@@ -170,14 +171,14 @@ class Versioned(ABC):
         mutex = self.dogpile.dogpilelock
         mutex.acquire(timeout=timeout)
         try:
-            self._roll_back()
+            self._roll_back(timeout)
             self.dogpile.createdtime = time()
         finally:
             mutex.release()
 
     def _passages(self, timeout: Timeout) -> Iterator[Passage]:
         """A pass, and another if what was passed to had vanished, until that looks like no accident."""
-        creator = None if self.creator is None else self._create
+        creator = None if self.creator is None else lambda: self._create(timeout)
         for _ in range(_ATTEMPTS):
             yield self.dogpile.acquire(creator, timeout=timeout)
             _ = self.dogpile.has_value  # not what was seen a moment ago, but what is there now
@@ -185,8 +186,8 @@ class Versioned(ABC):
             errno.ENOENT, f"{self._path!r} vanishes as soon as it is there. Cure: find out who removes it."
         )
 
-    def _create(self) -> None:
-        """The dogpile's creator: build, look, swap."""
+    def _create(self, timeout: Timeout) -> None:
+        """The dogpile's creator: build, look, swap; *timeout* bounds the swap's wait for readers."""
         assert self.creator is not None
         if isinstance(self.dogpile, SyncReaderDogpile) and self.dogpile.readwritelock.inside():
             raise WouldDeadlock(
@@ -209,7 +210,7 @@ class Versioned(ABC):
                     f"validate refused the new version of {self._path!r}: the old one stays. "
                     "Cure: see why it did.",
                 )
-            self._put_in_place(target, place)
+            self._put_in_place(target, place, timeout)
         finally:
             if os.getpid() == process:
                 with suppress(OSError):  # it must not hide what went wrong before; the next creation tries again
@@ -235,11 +236,11 @@ class Versioned(ABC):
         """:raises DatafileError: if what the creator made at *target* is not what it should be."""
 
     @abstractmethod
-    def _put_in_place(self, target: str, place: str) -> None:
+    def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
         """Swap."""
 
     @abstractmethod
-    def _roll_back(self) -> None:
+    def _roll_back(self, timeout: Timeout) -> None:
         """Swap back to the last version that was kept."""
 
     @abstractmethod

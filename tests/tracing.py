@@ -19,7 +19,7 @@ from .processes import PATIENCE
 
 __all__ = ["BEGIN", "NotTraceable", "Traced", "killed_before"]
 
-_TRACEME, _CONT, _DETACH, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 7, 17, 24, 0x4200, 0x420E
+_TRACEME, _CONT, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 7, 24, 0x4200, 0x420E
 _O_TRACESYSGOOD, _O_TRACEEXEC, _O_EXITKILL = 0x1, 0x10, 0x100000
 _AT_CALL = signal.SIGTRAP | 0x80  # so told by the first of these options
 _ENTRY = 1  # struct ptrace_syscall_info's op
@@ -60,11 +60,10 @@ def killed_before(number: int, action: Callable[[], object], *, executes: bool =
         _wait_for_stop(pid)
         _ptrace(_SETOPTIONS, pid, 0, _O_TRACESYSGOOD | _O_TRACEEXEC | _O_EXITKILL)
         _go_on_until(pid, signal.SIGSTOP, _CONT)
-        while call := _next_call(pid):
+        while (call := _next_call(pid)) is not None:
             calls += 1
             if calls == number:
-                return Traced(calls - 1, call - 1)
-        ended = True
+                return Traced(calls - 1, call)
         return Traced(calls, None)
     except ChildProcessError as error:
         ended = True
@@ -80,8 +79,7 @@ def killed_before(number: int, action: Callable[[], object], *, executes: bool =
 
 
 def _be_traced(action: Callable[[], object], executes: bool) -> None:
-    """The child's whole life."""
-    status = 1
+    """The child's whole life: at the last stop it is killed."""
     try:
         if _libc().ptrace(_TRACEME, 0, None, None) != 0:
             os._exit(_REFUSED)
@@ -91,12 +89,11 @@ def _be_traced(action: Callable[[], object], executes: bool) -> None:
             _stop()
         action()
         _stop()
-        status = 0
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
     finally:
-        os._exit(status)
+        os._exit(1)
 
 
 def _stop() -> None:
@@ -104,18 +101,15 @@ def _stop() -> None:
 
 
 def _next_call(pid: int) -> int | None:
-    """Let *pid* go on to the entry of its next system call; its number plus 1, or None at its last stop."""
+    """Let *pid* go on to the entry of its next system call; its number, or None at its last stop."""
     while True:
         stopped_by = _go_on(pid, _SYSCALL)
         if stopped_by == signal.SIGSTOP:
-            _ptrace(_DETACH, pid, 0, 0)
-            if status := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-                raise ChildProcessError(status)
             return None
         if stopped_by == _AT_CALL:
             op, call = _call_of(pid)
             if op == _ENTRY:
-                return call + 1
+                return call
 
 
 def _go_on_until(pid: int, stopped_by: int, request: int) -> None:

@@ -72,7 +72,7 @@ class Runner:
         """
         with Guardian() as guardian:
             process = _start(words, output, name, stdout, guardian.group)
-            ending = Ending(guardian, self.kill_after)
+            ending = Ending(guardian, process, self.kill_after)
             try:
                 self._wait(process, ending, progress)
             except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
 from contextlib import suppress
 from time import monotonic
 
@@ -13,6 +14,9 @@ from .signals import Signals
 
 __all__ = ["Ending"]
 
+#: timeout(1) sends a signal to its child and again to the whole group, and a terminal that closes sends two: what
+#: comes within so many seconds is one request.
+_ONE_REQUEST = 0.5
 #: The kernel tells of a child's end, but not of a grandchild's.
 _LOOK_EVERY = 0.01
 
@@ -24,21 +28,24 @@ class Ending:
     *timed_out*: its time is the reason. *kill_at*: monotonic time at which patience ends.
     """
 
-    def __init__(self, guardian: Guardian, kill_after: float) -> None:
+    def __init__(self, guardian: Guardian, leader: subprocess.Popen[bytes], kill_after: float) -> None:
         self._guardian = guardian
+        self._leader = leader
         self._kill_after = kill_after
         self.begun = False
         self.interrupted_by = 0
+        self._asked_at = -math.inf
         self.timed_out = False
         self.kill_at = math.inf
 
     def by_signal(self, number: int) -> None:
         """This process received signal *number*: hand it on; on the second one, kill."""
-        if self.interrupted_by:
-            self.kill()
-        else:
+        if not self.interrupted_by:
             self.interrupted_by = number
+            self._asked_at = monotonic()
             self._ask(number)
+        elif monotonic() - self._asked_at > _ONE_REQUEST:
+            self.kill()
 
     def by_timeout(self) -> None:
         self.timed_out = True
@@ -77,6 +84,10 @@ class Ending:
         # No such group: it has ended. No permission: it became another user's, who must see to it.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._guardian.group, number)
+        # It may have left the group (setsid(1)), and its end is what we wait for.
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(self._leader.pid) != self._guardian.group:
+                self._leader.send_signal(number)
 
     def _exists(self) -> bool:
         try:

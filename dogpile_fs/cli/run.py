@@ -12,7 +12,7 @@ from stat import S_ISREG
 from .. import Datafile, Status
 from .command import OUTPUT_VARIABLE, Interrupted, Runner, shell_status
 from .durations import format_seconds
-from .exits import DATAERR, OK, UNAVAILABLE, Exit
+from .exits import DATAERR, OK, TEMPFAIL, UNAVAILABLE, Exit
 from .options import Settings
 from .progress import line_on_terminal, progress_on_terminal
 from .signals import Signals
@@ -33,7 +33,7 @@ def run(settings: Settings, voice: Voice) -> int:
     creation = _Creation(settings, voice)
     if not creation.refresh():
         return OK
-    if settings.then is not None:
+    if settings.then is not None and creation.swapped:
         creation.follow_up(settings.then)
     return OK
 
@@ -57,6 +57,9 @@ class _Creation:
         # middle of the swap waits for its end. Before, nothing needs tidying: it does what it does to anybody.
         self._noting = ExitStack()
         self._signals = Signals()
+        self._before: tuple[int, ...] | None = None
+        #: Whether this process has put a new version in place.
+        self.swapped = False
         self._runner = Runner(self._signals, settings.timeout, settings.kill_after)
 
     def refresh(self) -> bool:
@@ -66,9 +69,10 @@ class _Creation:
             if not settings.quiet:
                 told.enter_context(self._telling_what_is(self.datafile.status()))
             with self._noting:
-                created = self.datafile.refresh(settings.force, timeout=0.0 if settings.no_wait else settings.wait)
+                created = self.datafile.refresh(settings.force, timeout=self._timeout())
         if self._signals.received:
             raise Interrupted(self._signals.received[0])
+        self.swapped = created and self.datafile.dogpile.version != self._before
         if self.voice.loudness > 0:
             self._tell_what_was_done(created, self.datafile.status())
         return created
@@ -76,6 +80,7 @@ class _Creation:
     def create(self, target: str) -> None:
         """The datafile's creator."""
         self._noting.enter_context(self._signals)
+        self._before = self.datafile.dogpile.version
         settings = self.settings
         words = [word.replace(_PLACEHOLDER, target) for word in settings.command]
         self.voice.tell(f"{settings.output}: creating: {shlex.join(words)}")
@@ -98,6 +103,9 @@ class _Creation:
                 f"{settings.output} is not replaced: COMMAND made no file at ${OUTPUT_VARIABLE}",
             )
 
+        if settings.readers and settings.validate is None:
+            self._signals.raise_from_now_on(Interrupted)
+
     def validate(self, target: str) -> None:
         """The datafile's validator."""
         assert self.settings.validate is not None
@@ -112,6 +120,21 @@ class _Creation:
                 DATAERR,
                 f"{self.settings.output} is not replaced: --validate refused the new one: it {_told(ended)}",
             )
+        if self.settings.readers:
+            # Readers may be waited for, for long. Whoever is killed in a swap does no harm; nor does who raises.
+            self._signals.raise_from_now_on(Interrupted)
+
+    def _timeout(self) -> float | None:
+        settings = self.settings
+        if not settings.no_wait:
+            return settings.wait
+        if not settings.readers:
+            return 0.0
+        # The swap's wait for readers is not what is not to be waited for.
+        status = self.datafile.status()
+        if status.creating and (settings.force or status.state == "nothing"):
+            raise Exit(TEMPFAIL, f"another process is creating {settings.output}: try again later")
+        return None
 
     def follow_up(self, then: str) -> None:
         """Run *then*, after the swap, with nothing locked."""
@@ -143,7 +166,9 @@ class _Creation:
 
     def _tell_what_was_done(self, created: bool, status: Status) -> None:
         output = self.settings.output
-        if created:
+        if created and not self.swapped:
+            self.voice.tell(f"{output}: made, and the same as before: it stays, and is fresh")
+        elif created:
             self.voice.tell(
                 f"{output}: new, generation {status.generation}, created in {format_seconds(status.cost or 0)}"
             )

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -45,6 +46,19 @@ class Signals:
         # Also where it was ignored: else the kernel would reap children unseen.
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _note)
         return self
+
+    def raise_from_now_on(self, error: Callable[[int], Exception]) -> None:
+        """Raise ``error(number)`` when an ending signal comes, or has come: for waits that end no other way."""
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            raise error(number)
+
+        for number in ENDING:
+            if number in self._before:
+                signal.signal(number, interrupt)
+        self._drain()
+        if self.received:
+            raise error(self.received[0])
 
     def wait(self, seconds: float | None) -> list[int]:
         """Wait until a signal comes, a child ends, or *seconds* are over; the ending signals that came.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from .. import Dogpile
-from .exits import NOINPUT, Exit
+from ..swap import marked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ __all__ = ["data_at", "dogpile_at"]
 
 def dogpile_at(path: str, directory: str | None) -> Dogpile:
     """The Dogpile of what is at *path*; it expires as its last creator said."""
-    if os.path.isdir(path):
+    if _is_directory(path):
         dogpile = Dogpile(None, path, directory=directory, resource="directory")
     elif os.path.lexists(path):
         dogpile = Dogpile(None, path, directory=directory, resource="file")
@@ -30,20 +31,24 @@ def dogpile_at(path: str, directory: str | None) -> Dogpile:
 
 
 def data_at(path: str, directory: str | None, *, readers: bool = False) -> Datafile | DataDirectory:
-    """The Datafile or DataDirectory at *path*; it expires as its last creator said.
-
-    :raises Exit: with status 66, if nothing is there.
-    """
-    if not os.path.lexists(path):
-        raise Exit(NOINPUT, f"there is nothing at {path!r}")
-    data: Datafile | DataDirectory
-    if os.path.isdir(path):
+    """The Datafile or DataDirectory at *path*, or what was there and of which earlier versions are kept."""
+    if _is_directory(path):
         from .. import DataDirectory
 
-        data = DataDirectory(path, directory=directory)
-    else:
-        from .. import Datafile
+        return DataDirectory(path, directory=directory)
+    from .. import Datafile
 
-        data = Datafile(path, directory=directory, readers=readers)
-    data.dogpile.expiretime = data.status().expiretime  # it is stamped with what it goes by
-    return data
+    return Datafile(path, directory=directory, readers=readers)
+
+
+def _is_directory(path: str) -> bool:
+    if os.path.isdir(path):
+        return True
+    if os.path.islink(path):
+        return os.path.basename(os.readlink(path)).startswith(".dogpile-dir-")  # its version was removed
+    if os.path.lexists(path):
+        return False
+    begin, _ = marked("dir", path)
+    with suppress(OSError):
+        return any(name.startswith(begin) for name in os.listdir(os.path.dirname(path) or os.curdir))
+    return False

@@ -1,0 +1,213 @@
+"""Defects of datafiles, directories and the command that were found once, each by what showed it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dogpile_fs import DataDirectory, Datafile, LockTimeout, atomic_write, swap
+
+from .cli_processes import Cli, bytecode, cli
+from .places import left_beside, writing
+from .test_broken_environments import NOBODY, Unprivileged, unprivileged
+from .test_datadirectory import making, opened, versions
+
+__all__ = ["bytecode", "cli", "unprivileged"]  # fixtures
+
+
+@pytest.mark.parametrize("layout", ["link", "plain"])
+def test_who_keeps_none_rolls_back_and_leaves_the_others(path: str, layout: str) -> None:
+    versions(path, 4, layout, keep=3)
+    for expected in ("3", "2", "1"):
+        DataDirectory(path).rollback()
+        assert opened(DataDirectory(path)) == expected
+
+
+def test_a_directory_that_was_removed_is_rolled_back_and_has_a_status(cli: Cli) -> None:
+    path = str(cli.directory / "index")
+    versions(path, 3, keep=2)
+    current = os.path.realpath(path)
+    os.rename(current, current + ".away")
+    assert cli.run("status", "index", status=2).stderr == ""
+    cli.run("rollback", "index")
+    assert opened(DataDirectory(path)) == "2"
+    os.unlink(path)
+    cli.run("rollback", "index")
+    assert opened(DataDirectory(path)) in ("1", "2")
+
+
+def test_a_file_that_was_removed_is_rolled_back(cli: Cli) -> None:
+    for text in ("one", "two"):
+        Datafile(cli.directory / "file", 0, writing(text), keep=1).refresh(force=True)
+    os.unlink(cli.directory / "file")
+    cli.run("rollback", "file")
+    assert cli.text() == "one"
+
+
+def test_what_a_foreign_link_leads_to_keeps_its_permissions(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "below").mkdir(parents=True)
+    for directory in (home / "below", home):
+        directory.chmod(0o555)
+    link = tmp_path / "link"
+    link.symlink_to(home)
+    swap.remove_tree(str(link))
+    assert [stat.S_IMODE(directory.stat().st_mode) for directory in (home, home / "below")] == [0o555, 0o555]
+    begin, end = swap.marked("new", str(tmp_path / "report"))
+    os.symlink(home, tmp_path / f"{begin}deadbeef{end}")
+    Datafile(tmp_path / "report", 0, writing("new")).refresh()
+    assert left_beside(str(tmp_path / "report")) == []
+    assert stat.S_IMODE(home.stat().st_mode) == 0o555
+
+
+def test_the_swaps_wait_for_readers_ends_at_the_timeout_of_the_call(path: str) -> None:
+    datafile = Datafile(path, 0, writing("old"), readers=True, keep=1)
+    datafile.refresh()
+    datafile.refresh(force=True)
+    inside, leave = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with Datafile(path, readers=True).acquire():
+            inside.set()
+            leave.wait(60)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert inside.wait(60)
+        for wait in (
+            lambda: datafile.path(timeout=0.1),
+            lambda: datafile.refresh(timeout=0.1),
+            lambda: datafile.rollback(timeout=0.1),
+        ):
+            with pytest.raises(LockTimeout):
+                wait()
+    finally:
+        leave.set()
+        reader.join()
+    assert datafile.refresh()
+
+
+def test_a_signal_ends_the_swaps_wait_for_readers(cli: Cli) -> None:
+    run = ("run", "--expire", "0", "--output", "file", "--readers", "--stdout")
+    cli.run(*run, "--", "echo", "old")
+    with Datafile(cli.directory / "file", readers=True).acquire():
+        for more in ((), ("--validate", "true")):
+            process = cli.start(*run, *more, "--then", "echo then", "--", "sh", "-c", "echo new; echo yes > done")
+            cli.wait_for_line("done")
+            os.unlink(cli.directory / "done")
+            time.sleep(0.1)  # whether it waits already or not yet must make no difference
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == -signal.SIGTERM
+    assert cli.text() == "old\n"
+    assert cli.left_behind() == []
+    assert cli.run(*run, "--no-wait", "--", "echo", "next").returncode == 0
+    assert cli.text() == "next\n"
+
+
+def test_a_timeout_ends_a_command_that_has_left_the_group(cli: Cli) -> None:
+    cli.run(
+        "run",
+        "--expire",
+        "0",
+        "--output",
+        "file",
+        "--stdout",
+        "--timeout",
+        "0.3",
+        "--",
+        "setsid",
+        "sleep",
+        "1000",
+        status=124,
+    )
+
+
+def test_then_is_not_run_where_nothing_was_swapped(cli: Cli) -> None:
+    run = (
+        "run",
+        "--expire",
+        "0",
+        "--output",
+        "file",
+        "--stdout",
+        "--skip-unchanged",
+        "--then",
+        "echo then",
+        "--",
+        "echo",
+    )
+    assert cli.run(*run, "one").stdout == "then\n"
+    assert cli.run(*run, "one").stdout == ""
+    assert cli.run(*run, "two").stdout == "then\n"
+
+
+def test_many_loaders_load_once_each(path: str) -> None:
+    datafile = Datafile(path, 3600, writing("{}"))
+    calls: list[int] = []
+
+    def loader(number: int) -> Callable[[object], int]:
+        def load(file: object) -> int:
+            calls.append(number)
+            return number
+
+        return load
+
+    loaders = [loader(number) for number in range(100)]
+    for _ in range(3):
+        assert [datafile.load(load) for load in loaders] == list(range(100))
+    assert calls == list(range(100))
+    assert datafile.load(json.load) == {}
+
+
+def test_a_temp_file_far_from_the_others_is_removed(path: str) -> None:
+    begin, end = swap.marked("tmp", path)
+    Path(os.path.dirname(path), f"{begin}99{end}").write_text("left")
+    with atomic_write(path) as file:
+        file.write(b"new")
+    assert left_beside(path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to others")
+def test_a_group_that_never_had_a_right_is_given_none(unprivileged: Unprivileged) -> None:
+    unprivileged.writable()
+    path = Path(unprivileged.path)
+    path.write_text("old")
+    os.chown(path, 4001, 4000)
+    path.chmod(0o660)
+
+    def write() -> None:
+        with atomic_write(path) as file:
+            file.write(b"new")
+
+    unprivileged.run(write)
+    found = path.stat()
+    assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (NOBODY, 0o600)
+
+
+def test_a_version_that_cannot_be_named_changes_places_again(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    datadir = versions(path, 1, "plain", keep=1)
+    rename = swap.rename
+
+    def full(new: str, place: str) -> None:
+        if ".dogpile-dir-" in place:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+        rename(new, place)
+
+    monkeypatch.setattr(swap, "rename", full)
+    with pytest.raises(OSError, match="No space"):
+        datadir.refresh(force=True)
+    monkeypatch.undo()
+    assert opened(datadir) == "1"
+    DataDirectory(path, 3600, making("2"), keep=1).refresh(force=True)
+    DataDirectory(path).rollback()
+    assert opened(datadir) == "1"
