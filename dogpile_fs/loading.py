@@ -24,7 +24,7 @@ Version = tuple[int, ...]
 Opening = Callable[[Version], AbstractContextManager[tuple[Version, Callable[[], Any]]]]
 
 #: So many loaders a resource may reasonably have. More are closures made anew at every call.
-_MOST = 256
+_MOST = 64
 
 
 def key_of(loader: Callable[..., Any]) -> object:

@@ -93,7 +93,7 @@ class Versioned(ABC):
 
         :param loader: called with the version: a datafile opened in mode ``"rb"``, a directory's path. A function
             without closure and defaults is known by its code, so it may be a lambda; else pass the same object.
-            A resource remembers the objects of 256 loaders.
+            A resource remembers the objects of 64 loaders.
         :param timeout: as of :meth:`open`; it also bounds the wait for another thread's first object.
         :returns: the object; it is the same for all who ask, and must not be changed.
         :raises: as :meth:`open`, and what *loader* raises: the old object stays, and the next call tries again.

@@ -91,14 +91,21 @@ def test_who_does_not_end_in_time_is_killed(cli: Cli) -> None:
     nothing_is_left(cli)
 
 
-def test_a_second_signal_kills_at_once(cli: Cli) -> None:
+def test_a_second_signal_kills_at_once_but_what_comes_together_is_one(cli: Cli) -> None:
     cli.make()
     with started(cli, "--kill-after", "1h", "--", *STUBBORN) as (run, family):
         run.send_signal(signal.SIGTERM)
         wait_for(lambda: not is_pending(signal.SIGTERM, run.pid), "its delivery")
+        run.send_signal(signal.SIGHUP)
+        wait_for(lambda: not is_pending(signal.SIGHUP, run.pid), "its delivery")
         assert run.poll() is None
         assert not any(gone(pid) for pid in family)
-        run.send_signal(signal.SIGINT)
+
+        def insist() -> bool:
+            run.send_signal(signal.SIGINT)
+            return run.poll() is not None
+
+        wait_for(insist, "its end")
         cli.end(run, -signal.SIGTERM)
     nothing_is_left(cli)
 

@@ -32,6 +32,7 @@ from dogpile_fs import (
     WouldDeadlock,
     swap,
 )
+from dogpile_fs.waiting import Timeout
 
 from .places import descriptors, files_no_longer_than, left_beside, survives_few_descriptors, umask, writing
 from .processes import Processes, Record, ended_well, in_child, wait_for
@@ -1348,8 +1349,8 @@ def test_what_was_removed_by_this_process_is_noticed_by_the_next_pass_on_a_fast_
 def test_a_file_that_vanishes_as_soon_as_it_is_there_is_told(path: str) -> None:
     # Removed by who is told of the swap last: a creator that is a validate is called before it.
     class Removing(Datafile):
-        def _put_in_place(self, target: str, place: str) -> None:
-            super()._put_in_place(target, place)
+        def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
+            super()._put_in_place(target, place, timeout)
             os.unlink(path)
 
     with pytest.raises(DatafileError) as caught:

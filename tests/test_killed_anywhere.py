@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ptrace(2) as Linux has it")
 
-#: How thorough it shall be: from 80 on every call has its turn, below only every so many. The endurance
+#: How thorough it shall be: from 100 on every call has its turn, below only every so many. The endurance
 #: environment sets it to 100.
 ROUNDS = int(os.environ.get("DOGPILE_FS_ROUNDS", "4"))
-STRIDE = max(1, 80 // ROUNDS)
+STRIDE = max(1, 100 // ROUNDS)
 #: So many kills in a row.
 KILLS = 3 * ROUNDS
 #: Decides where the first call is, and which are met in a row. Printed, so that a failure can be met again.

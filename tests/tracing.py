@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from .processes import PATIENCE
 
@@ -150,6 +151,7 @@ def _ptrace(request: int, pid: int, addr: int, data: int) -> None:
         raise NotTraceable(f"ptrace(2), request {request}: {os.strerror(code)}")
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
