@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_made_there_is_told(cli: Cli) -> None:
 
 def test_a_path_with_nothing_there_is_told(cli: Cli) -> None:
     for command in ("invalidate", "touch", "rollback"):
-        assert "missing'" in cli.run(command, "missing", status=66).stderr
+        assert "nothing at 'missing'" in cli.run(command, "missing", status=66).stderr
     for command in ("status", "wait"):
         assert "does not exist" in cli.run(command, "missing/file", status=66).stderr
     cli.make()

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from .. import Dogpile
 from ..swap import marked
+from .exits import NOINPUT, Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ def dogpile_at(path: str, directory: str | None) -> Dogpile:
 
 
 def data_at(path: str, directory: str | None, *, readers: bool = False) -> Datafile | DataDirectory:
-    """The Datafile or DataDirectory at *path*, or what was there and of which earlier versions are kept."""
+    """The Datafile or DataDirectory at *path*, or what was there and of which earlier versions are kept.
+
+    :raises Exit: with status 66, if there is neither.
+    """
+    if not (os.path.lexists(path) or _has_versions(path, "dir") or _has_versions(path, "kept")):
+        raise Exit(NOINPUT, f"there is nothing at {path!r}")
     if _is_directory(path):
         from .. import DataDirectory
 
@@ -46,9 +52,11 @@ def _is_directory(path: str) -> bool:
         return True
     if os.path.islink(path):
         return os.path.basename(os.readlink(path)).startswith(".dogpile-dir-")  # its version was removed
-    if os.path.lexists(path):
-        return False
-    begin, _ = marked("dir", path)
+    return not os.path.lexists(path) and _has_versions(path, "dir")
+
+
+def _has_versions(path: str, kind: str) -> bool:
+    begin, _ = marked(kind, path)
     with suppress(OSError):
         return any(name.startswith(begin) for name in os.listdir(os.path.dirname(path) or os.curdir))
     return False
