@@ -1,0 +1,172 @@
+"""Run the benchmarks: ``python benchmarks/run.py [--quick] [--only ROW] [--out DIRECTORY]``.
+
+Each room of scenarios is measured by a process of its own, so that none inherits what another has imported, opened
+or left behind. The results are kept as JSON, a table and pictures; see README.rst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Run as a script, this file's own directory is on the path; the package is the directory itself.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+from benchmarks import machine, report  # noqa: E402
+from benchmarks.harness import KEPT  # noqa: E402
+from benchmarks.measures import Scenario  # noqa: E402
+from benchmarks.words import with_spread  # noqa: E402
+
+#: The modules that measure, and the rows that each of them measures together, because it compares them.
+ROOMS = {
+    "single_calls": (1, 2, 3, 4),
+    "cold_start": (5,),
+    "writer_among_readers": (6,),
+    "expiry_under_load": (7,),
+    "web": (8,),
+    "swap": (9,),
+    "many_paths": (10,),
+    "start": (11,),
+    "scaling": (12,),
+}
+RESULTS = "benchmarks.json"
+PICTURES = "benchmarks"
+_TIME_LIMIT = 900  # seconds, for one room
+
+
+class NotComparable(Exception):
+    """The results that are there were measured on something else."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """:returns: 0 if all checks passed, be the bars met or not; bars are for people to judge."""
+    parser = argparse.ArgumentParser(prog="run.py", description="Run the benchmarks.")
+    rows = [row for some in ROOMS.values() for row in some]
+    parser.add_argument("--quick", action="store_true", help="see that the scripts work; the figures mean nothing")
+    parser.add_argument(
+        "--only", type=int, choices=rows, action="append", metavar="ROW", help="measure this row again (1 to 12)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIRECTORY",
+        help="where benchmarks.json, benchmarks.rst and benchmarks/*.svg go, beside what is there of other rows "
+        "(default: docs; with --quick: nowhere)",
+    )
+    parser.add_argument("--scratch", type=Path, help="make the files of the scenarios in this directory")
+    parser.add_argument("--room", help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    if options.room:
+        return _measure_room(options.room, options.quick, options.scratch, options.out)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.scratch) as scratch:
+        out = options.out or (Path(scratch) / "out" if options.quick else ROOT / "docs")
+        return _run(out, Path(scratch), options.quick, options.only or rows)
+
+
+def _run(out: Path, scratch: Path, quick: bool, rows: Sequence[int]) -> int:
+    results: dict[str, Any] = {"machine": machine.described(scratch), "runs": {}, "scenarios": []}
+    (out / PICTURES).mkdir(parents=True, exist_ok=True)
+    file = out / RESULTS
+    rooms = [room for room, its_rows in ROOMS.items() if set(its_rows) & set(rows)]
+    if file.exists() and len(rooms) < len(ROOMS):
+        results = beside(json.loads(file.read_text()), results["machine"])
+    bad = []
+    for room in rooms:
+        print(f"{room} (row {', '.join(map(str, ROOMS[room]))}) ...", flush=True)
+        run, scenarios = _in_process_of_its_own(room, quick, scratch, out / PICTURES)
+        results["runs"][room] = run
+        measured = {scenario.number: scenario for scenario in scenarios}
+        kept = [data for data in results["scenarios"] if data["number"] not in measured]
+        results["scenarios"] = sorted(
+            kept + [scenario.as_json() for scenario in scenarios], key=lambda data: data["number"]
+        )
+        for scenario in scenarios:
+            bad += _told(scenario)
+        print(f"  {run['took']:.0f} s; others had {run['others']:.0f} % of the processors", flush=True)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"written to {_written(out, results)}")
+    for text in bad:
+        print(f"FAILED: {text}")
+    return 1 if bad else 0
+
+
+def beside(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The results *before*, to which those of the machine *now* may be added.
+
+    :raises NotComparable: if they were measured on another machine, or with other versions.
+    """
+    if before["machine"] != now:
+        differ = [name for name in now if before["machine"].get(name) != now[name]]
+        raise NotComparable(
+            f"the results that are there were measured with another {', '.join(differ)}: "
+            "measure all rows, or name another directory"
+        )
+    return before
+
+
+def _in_process_of_its_own(
+    room: str, quick: bool, scratch: Path, keep_in: Path
+) -> tuple[dict[str, Any], list[Scenario]]:
+    with tempfile.TemporaryDirectory(prefix=f"{room}-", dir=scratch) as place:
+        found = Path(place) / "found.json"
+        command = [sys.executable, str(Path(__file__).resolve()), "--room", room, "--out", str(found)]
+        command += ["--scratch", place, *(["--quick"] if quick else [])]
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        started = time.monotonic()
+        with machine.watched() as meanwhile:
+            subprocess.run(command, check=True, timeout=_TIME_LIMIT, env={**os.environ, "PYTHONPATH": path})
+        for kept in Path(place).glob(f"{KEPT}/*"):
+            shutil.copy(kept, keep_in)
+        run = {
+            "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "took": round(time.monotonic() - started, 1),
+            "quick": quick,
+            "others": round(meanwhile.others, 1),
+            "stolen": round(meanwhile.stolen, 1),
+        }
+        return run, [Scenario.from_json(data) for data in json.loads(found.read_text())]
+
+
+def _measure_room(room: str, quick: bool, scratch: Path, out: Path) -> int:
+    scenarios = importlib.import_module(f"benchmarks.{room}").measure(quick, scratch)
+    out.write_text(json.dumps([scenario.as_json() for scenario in scenarios]))
+    return 0
+
+
+def _told(scenario: Scenario) -> list[str]:
+    """Print what came out; returns the checks that failed."""
+    print(f"  {scenario.number}. {scenario.title}")
+    for bar in scenario.bars:
+        print(f"     {bar.verdict:28} {with_spread(bar.measured, bar.unit):28} {bar.text}")
+    failed = [check for check in scenario.checks if not check.passed]
+    print(f"     {len(scenario.checks) - len(failed)} of {len(scenario.checks)} checks passed", flush=True)
+    return [f"row {scenario.number}: {check.text}: {check.seen}" for check in failed]
+
+
+def _written(out: Path, results: dict[str, Any]) -> Path:
+    from benchmarks import plots
+
+    pictures: dict[int, Sequence[str]] = {}
+    for data in results["scenarios"]:
+        scenario = Scenario.from_json(data)
+        pictures[scenario.number] = [f"{PICTURES}/{name}" for name in plots.draw(scenario, out / PICTURES)]
+    return report.write(out, results, pictures)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except NotComparable as error:
+        sys.exit(f"run.py: {error}")
