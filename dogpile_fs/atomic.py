@@ -129,13 +129,16 @@ def _writing(
     path = swap.real_path(given)
     before = swap.regular_at(path)
     if before is not None and not overwrite:
+        _remove_abandoned(
+            path
+        )  # such as the other name of a file whose writer was killed when he had put it in place
         raise _exists(path)
     heir = before if preserve else None
     writer = os.getpid()
     # Not for a moment more open than what it replaces: who has it open then, reads what is written later.
     temp = _Temp(path, 0o666 if heir is None else 0o600)
     try:
-        temp.remove_abandoned()
+        _remove_abandoned(path, temp.path)
         file = temp.opened(mode, encoding, newline, heir)
         try:
             yield file
@@ -189,17 +192,11 @@ class _Temp:
         self.mode = mode
         self.path = ""
         self.lock: Description | None = None
-        if not any(self._took(place) for place in self._places()):
+        if not any(self._took(place) for place in _places(path)):
             raise DatafileError(
                 errno.EAGAIN,
                 f"{_PLACES} others write {path!r}. Cure: remove its .dogpile-tmp files if that is not so.",
             )
-
-    def _places(self) -> Iterator[str]:
-        begin, end = swap.marked("tmp", self.target)
-        directory = os.path.dirname(self.target)
-        for number in range(_PLACES):
-            yield os.path.join(directory, f"{begin}{number}{end}")
 
     def _took(self, place: str) -> bool:
         try:
@@ -227,27 +224,6 @@ class _Temp:
         if lock is not None:
             lock.close()
         return False
-
-    def remove_abandoned(self) -> None:
-        """Remove what killed writers of the same path left."""
-        empty = 0
-        for place in self._used_places() or self._places():
-            if place != self.path:
-                empty = empty + 1 if _is_empty(place) else 0
-            if empty == _ENOUGH_EMPTY:
-                return
-
-    def _used_places(self) -> list[str]:
-        """The places that are not empty, if the directory is small enough to be listed; else none."""
-        begin, end = swap.marked("tmp", self.target)
-        directory = os.path.dirname(self.target)
-        try:
-            if os.stat(directory).st_size > _SMALL:
-                return []
-            with os.scandir(directory) as found:
-                return [entry.path for entry in found if entry.name.startswith(begin) and entry.name.endswith(end)]
-        except OSError:
-            return []
 
     def opened(self, mode: str, encoding: str | None, newline: str | None, heir: os.stat_result | None) -> IO[Any]:
         try:
@@ -294,6 +270,36 @@ class _Temp:
     def close(self) -> None:
         if self.lock is not None:
             self.lock.close()
+
+
+def _places(path: str) -> Iterator[str]:
+    begin, end = swap.marked("tmp", path)
+    directory = os.path.dirname(path)
+    for number in range(_PLACES):
+        yield os.path.join(directory, f"{begin}{number}{end}")
+
+
+def _used_places(path: str) -> list[str]:
+    """The places for *path* that are not empty, if the directory is small enough to be listed; else none."""
+    begin, end = swap.marked("tmp", path)
+    directory = os.path.dirname(path)
+    try:
+        if os.stat(directory).st_size > _SMALL:
+            return []
+        with os.scandir(directory) as found:
+            return [entry.path for entry in found if entry.name.startswith(begin) and entry.name.endswith(end)]
+    except OSError:
+        return []
+
+
+def _remove_abandoned(path: str, own: str = "") -> None:
+    """Remove what killed writers of *path* left, and not what is our *own*."""
+    empty = 0
+    for place in _used_places(path) or _places(path):
+        if place != own:
+            empty = empty + 1 if _is_empty(place) else 0
+        if empty == _ENOUGH_EMPTY:
+            return
 
 
 def _locked(place: str) -> Description | None:
