@@ -14,7 +14,15 @@ import os
 import struct
 import sys
 
-__all__ = ["exclusive", "find_exclusive", "is_exclusively_locked", "shared", "unlock"]
+__all__ = [
+    "IS_EXCLUSIVELY_LOCKED",
+    "IS_FREE",
+    "exclusive",
+    "find_exclusive",
+    "is_exclusively_locked",
+    "shared",
+    "unlock",
+]
 
 if not hasattr(fcntl, "F_OFD_SETLK"):
     raise ImportError(
@@ -40,8 +48,10 @@ def _request(kind: int, byte: int, length: int = 1) -> bytes:
 
 
 _FIRST = range(2)
-_IS_FREE = {byte: _request(fcntl.F_UNLCK, byte) for byte in _FIRST}
-_SHARED = {byte: _request(fcntl.F_RDLCK, byte) for byte in _FIRST}
+#: By byte (0 or 1): the argument of ``F_OFD_GETLK`` that asks whether another description has locked it
+#: exclusively, and the answer if none has. For a hot path; others call :func:`is_exclusively_locked`.
+IS_EXCLUSIVELY_LOCKED = {byte: _request(fcntl.F_RDLCK, byte) for byte in _FIRST}
+IS_FREE = {byte: _request(fcntl.F_UNLCK, byte) for byte in _FIRST}
 _ANYWHERE = _request(fcntl.F_RDLCK, 0, 0)
 
 
@@ -61,8 +71,8 @@ def unlock(fd: int, byte: int) -> None:
 
 
 def is_exclusively_locked(fd: int, byte: int) -> bool:
-    """Whether another description holds an exclusive lock on *byte* (0 or 1). One system call; the hot path."""
-    return fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _SHARED[byte]) != _IS_FREE[byte]
+    """Whether another description holds an exclusive lock on *byte* (0 or 1)."""
+    return fcntl.fcntl(fd, fcntl.F_OFD_GETLK, IS_EXCLUSIVELY_LOCKED[byte]) != IS_FREE[byte]
 
 
 def find_exclusive(fd: int) -> int | None:

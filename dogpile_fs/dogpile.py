@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from os import SEEK_END, lseek
 from time import time
 from typing import Any, Literal
 
@@ -90,7 +91,7 @@ class Dogpile:
                 mode=mode,
                 observed=resource is not None,
             )
-        self._terms = Terms(repr(self.path) if self.path else "the resource", scope, scope.read, own_timeout)
+        self._terms = Terms(repr(self.path) if self.path else "the resource", scope, own_timeout)
         self._made_with = {
             "lock": lock,
             "timeout": timeout,
@@ -111,7 +112,7 @@ class Dogpile:
         value_and_created_fn: Callable[[], tuple[Any, float]] | None = None,
         *,
         timeout: Timeout = INHERIT,
-    ) -> Passage:
+    ) -> AbstractContextManager[Any]:
         """A context manager whose block runs with the resource there, be it fresh or stale.
 
         :param creator: builds the resource, if this caller is elected. What it returns is the block's value;
@@ -129,8 +130,22 @@ class Dogpile:
             that merely lacks permission to create passes through what is stale, and says so in the log.
         :raises: what *creator* raises, unchanged; the old createdtime stays and the mutex is free again.
 
-        From ``dogpile.core`` 0.4.1, ``Dogpile.acquire``.
+        From ``dogpile.core`` 0.4.1, ``Dogpile.acquire``. To be entered at once: the call may have looked already
+        whether the resource is fresh.
         """
+        passed = self._terms.passed
+        if (
+            passed is not None
+            and passed.since <= time() < passed.until
+            and value_fn is None
+            and value_and_created_fn is None
+            and timeout is ...
+        ):
+            try:
+                if lseek(passed.description.fd, 0, SEEK_END) == passed.length:
+                    return passed
+            except OSError:
+                pass  # closed by a fork, or stale on a network
         return Passage(self._terms, creator, value_fn, value_and_created_fn, timeout)
 
     def refresh(self, creator: Callable[[], Any], force: bool = False, *, timeout: Timeout = INHERIT) -> bool:
@@ -196,6 +211,7 @@ class Dogpile:
     def expiretime(self, value: float | None) -> None:
         self._terms.expiretime = None if value is None else checked_seconds("expiretime", value)
         self._terms.lifetime = lifetime(self._terms.expiretime)
+        self._terms.passed = None
 
     @property
     def createdtime(self) -> float:
@@ -247,7 +263,7 @@ class Dogpile:
         False
         """
         terms = self._terms
-        record = terms.read()
+        record = terms.scope.sight().record
         if _EARLIEST <= time() - record.basis < terms.lifetime:
             return record.version
         return None
@@ -312,7 +328,7 @@ class SyncReaderDogpile(Dogpile):
         value_and_created_fn: Callable[[], tuple[Any, float]] | None = None,
         *,
         timeout: Timeout = INHERIT,
-    ) -> Passage:
+    ) -> AbstractContextManager[Any]:
         """As :meth:`Dogpile.acquire`; inside the block no writer is.
 
         A thread that is inside already is not elected and does not wait for a creator, who may wait for it: it
@@ -321,7 +337,23 @@ class SyncReaderDogpile(Dogpile):
         :raises LockTimeout: also if a writer did not leave in time.
         :raises WouldDeadlock: also inside :meth:`acquire_write_lock`.
         """
-        return ReadingPassage(self._terms, creator, value_fn, value_and_created_fn, timeout)
+        terms = self._terms
+        passed = terms.passed
+        if (
+            passed is not None
+            and passed.since <= time() < passed.until
+            and value_fn is None
+            and value_and_created_fn is None
+            and timeout is ...
+        ):
+            try:
+                if lseek(passed.description.fd, 0, SEEK_END) == passed.length:
+                    seat = terms.readers.seat(passed)  # type: ignore[union-attr]
+                    if seat is not None:
+                        return seat
+            except OSError:
+                pass
+        return ReadingPassage(terms, creator, value_fn, value_and_created_fn, timeout)
 
     @contextmanager
     def acquire_write_lock(self, timeout: Timeout = INHERIT) -> Iterator[None]:

@@ -13,12 +13,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from typing import Protocol, TypeVar
+from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Forgetful", "forget_in_child", "living", "opening"]
-
-_T = TypeVar("_T")
+__all__ = ["Forgetful", "forget_in_child", "opening"]
 
 
 class Forgetful(Protocol):
@@ -39,18 +37,6 @@ def forget_in_child(thing: Forgetful) -> None:
     """Have ``thing.after_fork()`` called in every child forked from now on, for as long as *thing* lives."""
     with opening:
         _forgetful[type(thing)].add(thing)
-
-
-def living(kind: type[_T]) -> list[_T]:
-    """The registered objects of *kind* that are alive."""
-    with opening:  # or another thread could register one while we go through them
-        return [
-            thing
-            for registered, things in _forgetful.items()
-            if issubclass(registered, kind)
-            for thing in things
-            if isinstance(thing, kind)
-        ]
 
 
 def _before() -> None:

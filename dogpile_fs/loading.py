@@ -58,6 +58,8 @@ class Loading:
     def __init__(self, name: str) -> None:
         self.name = name
         self.slots: dict[object, _Slot] = {}
+        #: The slot that was used last; most resources have but one.
+        self.latest: _Slot | None = None
         self._guard = threading.Lock()  # for adding to them
         forget_in_child(self)
 
@@ -111,4 +113,5 @@ class Loading:
         with self._guard:
             if key not in self.slots and len(self.slots) >= _MOST:
                 self.slots.pop(next(iter(self.slots)))
+                self.latest = None
             return self.slots.setdefault(key, _Slot(loader))

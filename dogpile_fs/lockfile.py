@@ -19,6 +19,7 @@ import os
 import stat
 import time
 from fcntl import LOCK_EX, LOCK_NB, flock
+from typing import Self
 
 from . import forking
 from .errors import NO_PERMISSION, LockFileError, explained
@@ -40,20 +41,20 @@ class Description:
     each other, in one process as in two.
     """
 
-    __slots__ = ("__weakref__", "fd", "identity", "path")
+    __slots__ = ("__weakref__", "fd", "identity", "look_at", "path")
 
     def __init__(self, path: str, fd: int) -> None:
         """Own *fd*; the caller holds :data:`forking.opening` since before he opened it."""
         self.path = path
         self.fd = fd
+        #: When who keeps it asks next whether it still is at its path, on the monotonic clock.
+        self.look_at = 0.0
         st = os.fstat(fd)
         self.identity = (st.st_dev, st.st_ino)
         forking.forget_in_child(self)
 
     @classmethod
-    def of_lock_file(
-        cls, path: str, mode: int | None = None, *, create: bool = True, write: bool = False
-    ) -> Description:
+    def of_lock_file(cls, path: str, mode: int | None = None, *, create: bool = True, write: bool = False) -> Self:
         """A new description of the lock file at *path*, made if it is missing and *create* is true.
 
         Opened for writing where permitted, else for reading only unless *write* is true: ``flock`` is content

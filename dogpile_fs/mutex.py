@@ -19,12 +19,13 @@ from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from filelock import lock_descriptor, unlock_descriptor
 
 from . import byterange
 from .errors import LockFileError, LockTimeout, NotHeld, WouldDeadlock, explained
-from .forking import forget_in_child, living
+from .forking import forget_in_child
 from .lockfile import Description, identity_at
 from .paths import absolute
 from .waiting import INHERIT, Deadline, Timeout, checked_timeout, deadline_of, wait_until
@@ -37,6 +38,9 @@ log = logging.getLogger("dogpile_fs")
 # scheduler makes him wait in the middle of them. So often and after such pauses a try that met him is repeated.
 _TRIES = 10
 _WHILE_ANOTHER_LOOKS = 0.0005
+
+#: Those that this process holds. Added to and taken from by who holds one.
+_all_held: WeakSet[FileMutex] = WeakSet()
 
 
 class FileMutex:
@@ -76,7 +80,6 @@ class FileMutex:
         self._turn = 0
         # In a child: its parent's forking thread held it, and the child may leave the block it was in.
         self._held_by_parent = False
-        forget_in_child(self)
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         """Take the lock.
@@ -89,6 +92,7 @@ class FileMutex:
         :raises LockFileError: if the lock file cannot be opened, made or locked.
         """
         deadline = deadline_of(timeout, self.timeout)
+        forget_in_child(self)
         if self._try():
             return True
         if not wait:
@@ -110,6 +114,7 @@ class FileMutex:
         :raises NotHeld: if this object does not hold it.
         """
         description, self._held = self._held, None
+        _all_held.discard(self)
         if description is None:
             if not self._held_by_parent:
                 raise NotHeld(f"the mutex {self.path!r} is not held by this object: acquire it first")
@@ -194,7 +199,7 @@ class FileMutex:
     def refuse_to_wait_for_oneself(self) -> None:
         """:raises WouldDeadlock: if this thread holds the lock, through whichever object."""
         me = _thread.get_ident()
-        for mutex in living(FileMutex):
+        for mutex in _all_held.copy():
             held = mutex._held
             if held is None or mutex._owner != me:
                 continue
@@ -264,6 +269,7 @@ class FileMutex:
             byterange.exclusive(description.fd, self._turn, wait=False)
         self._owner = _thread.get_ident()
         self._held = description
+        _all_held.add(self)
         return True
 
     def _timed_out(self, deadline: Deadline) -> LockTimeout:
@@ -285,6 +291,7 @@ class FileMutex:
         if self._held is not None and self._owner == _thread.get_ident():
             self._held_by_parent = True  # or by its parent's parent: it stays true until it is left
         self._held = None
+        _all_held.discard(self)
         self._threads = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:

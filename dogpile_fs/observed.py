@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from time import time
 
 from .errors import PathError, explained
 from .record import NOTHING, Record
-from .sidecar import Sidecar
+from .sidecar import Sidecar, Sighting, unseen
 from .standing import Standing, corrected, standing_at
 
 __all__ = ["ObservedRecord"]
@@ -24,19 +24,14 @@ class ObservedRecord:
         self._sidecar = sidecar
         # What the sidecar said, what stood at the path, and what that makes. One tuple, so that a thread sees all
         # of it or none.
-        self._seen: tuple[Record | None, tuple[Standing, float] | None, Record] = (None, None, NOTHING)
-        # Racing threads may write this; whichever wins is right.
-        self._look_at = 0.0
+        self._seen: tuple[Record | None, tuple[Standing, float] | None, Sighting] = (None, None, unseen(NOTHING))
 
-    def read(self) -> Record:
-        """As :meth:`.sidecar.Sidecar.read`. What was replaced less than 0.1 ms ago may still be believed."""
-        record = self._sidecar.read()
-        known, _, seen = self._seen
-        if record is known and monotonic() < self._look_at:
-            return seen
-        return self._corrected(record)
+    def sight(self) -> Sighting:
+        """As :meth:`.sidecar.Sidecar.sight`. What was replaced less than 0.1 ms ago may still be believed."""
+        seen = self._seen[2]
+        return seen if seen.still_holds() else self._corrected(self._sidecar.sight())
 
-    def look(self) -> Record:
+    def look(self) -> Sighting:
         """As :meth:`.sidecar.Sidecar.look`.
 
         :raises PathError: if what stands at the path cannot be looked at.
@@ -51,18 +46,24 @@ class ObservedRecord:
         found = self._found()
         return None if found is None else found[0]
 
-    def _corrected(self, record: Record) -> Record:
+    def _corrected(self, sighting: Sighting) -> Sighting:
+        now = time()
         found = self._found()
         known, before, seen = self._seen
-        if record is not known or found != before:
-            while (seen := corrected(record, found)) is not record:
+        record = sighting.record
+        if record is known and found == before:
+            correct = seen.record
+        else:
+            while (correct := corrected(record, found)) is not record:
                 # Not what was stamped. Or it was swapped in and stamped since the sidecar was read.
                 later = self._sidecar.look()
-                if later is record:
+                if later.record is record:
                     break
-                record, found = later, self._found()
-            self._seen = (record, found, seen)
-        self._look_at = monotonic() + _LOOK_EVERY
+                sighting, record, found = later, later.record, self._found()
+        until = min(now + _LOOK_EVERY, sighting.until)
+        since = max(now, sighting.since)
+        seen = Sighting(correct, sighting.description, sighting.length, sighting.checksum, since, until)
+        self._seen = (record, found, seen)
         return seen
 
     def _found(self) -> tuple[Standing, float] | None:

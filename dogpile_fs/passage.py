@@ -12,6 +12,9 @@ stale            taken     pass through
 Looking again under the mutex makes it exactly one creation per expiry: it is where a process learns that
 another one has just finished. A stamp is written after the creator has returned, so that dying in between
 costs one more creation and never calls old data fresh.
+
+Who has passed leaves a :class:`PassThrough` behind: those who come after him, while the sidecar keeps its length
+and for no longer than the answer can stay the same, are let through on the strength of it, by one system call.
 """
 
 from __future__ import annotations
@@ -36,9 +39,10 @@ from .errors import (
 )
 from .record import CLOCK_TOLERANCE, Record, State
 from .scope import ReadWriteLock, Scope
+from .sidecar import Sighting
 from .waiting import FOREVER, Deadline, Timeout, checked_timeout
 
-__all__ = ["Passage", "ReadingPassage", "Terms", "whoami"]
+__all__ = ["Pass", "PassThrough", "Passage", "ReadingPassage", "Terms", "whoami"]
 
 log = logging.getLogger("dogpile_fs")
 
@@ -51,6 +55,64 @@ _AFTER_REFUSAL = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.010
 
 
+class Pass:
+    """What ``Dogpile.acquire`` returns: a context manager, inside of which there is the resource."""
+
+    __slots__ = ("scope", "seen", "timeout")
+
+    def __init__(self, scope: Scope, timeout: float | None) -> None:
+        self.scope = scope
+        self.timeout = timeout
+        #: The record that told how to get through.
+        self.seen: Record
+
+    def __enter__(self) -> Any:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and isinstance(error, NeedRegenerationException) and not error.taken:
+            error.taken = True
+            try:
+                self.scope.change(self._missed)
+            except DogpileError as failure:  # it must not hide the user's own exception
+                log.warning("a missing value is not invalidated: %s", failure)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Which version of the resource was found or made; see :meth:`Dogpile.fresh_version`."""
+        return self.seen.version
+
+    @property
+    def deadline(self) -> Deadline:
+        """For what is still to be waited for."""
+        return FOREVER if self.timeout is None else Deadline(self.timeout)
+
+    def _missed(self, record: Record) -> Record:
+        # Of many who miss the same value the first invalidates it; none the one made since.
+        if record.generation == self.seen.generation and self.seen.has_value and record.invalidated != "hard":
+            return record.invalidate(hard=True)
+        return record
+
+
+class PassThrough(Pass):
+    """Who has passed, and leave to pass for all who come after him. Any number may enter it, at once."""
+
+    __slots__ = ("description", "length", "since", "until")
+
+    def __init__(self, terms: Terms, sighting: Sighting, until: float) -> None:
+        assert sighting.description is not None
+        self.scope = terms.scope  # not the terms, which keep it: both would outlive their Dogpile
+        self.timeout = terms.timeout
+        self.seen = sighting.record
+        #: The record is what was seen as long as this file has this length, by the wall clock between these times.
+        self.description = sighting.description
+        self.length = sighting.length
+        self.since = sighting.since
+        self.until = until
+
+
 @dataclass(slots=True)
 class Terms:
     """What all passages of one Dogpile share."""
@@ -58,27 +120,27 @@ class Terms:
     #: What is coordinated, for messages.
     name: str
     scope: Scope
-    read: Callable[[], Record]
     timeout: float | None
     expiretime: float | None = None
     #: What record.lifetime makes of it.
     lifetime: float = 0.0
     readers: ReadWriteLock | None = None
-    #: Monotonic time of the next election. Racing threads may write it; whichever wins is right.
+    # Racing threads may write these; whichever wins is right.
+    #: Monotonic time of the next election.
     next_election: float = 0.0
+    #: Who passed last.
+    passed: PassThrough | None = None
 
 
-class Passage:
-    """What ``Dogpile.acquire`` returns. To be entered once."""
+class Passage(Pass):
+    """One caller's own way through. To be entered once."""
 
     __slots__ = (
         "_deadline",
         "created",
         "creator",
         "must_create",
-        "seen",
         "terms",
-        "timeout",
         "value_and_created_fn",
         "value_fn",
     )
@@ -91,39 +153,33 @@ class Passage:
         value_and_created_fn: Callable[[], tuple[Any, float]] | None,
         timeout: Timeout,
     ) -> None:
+        bound = terms.timeout if isinstance(timeout, EllipsisType) else checked_timeout(timeout)
+        Pass.__init__(self, terms.scope, bound)
         self.terms = terms
         self.creator = creator
         self.value_fn = value_fn
         self.value_and_created_fn = value_and_created_fn
-        self.timeout = terms.timeout if isinstance(timeout, EllipsisType) else checked_timeout(timeout)
         self._deadline: Deadline | None = None
         self.must_create = False
         self.created = False
 
     def __enter__(self) -> Any:
         terms = self.terms
-        self.seen = record = terms.read()
+        sighting = self.scope.sight()
+        self.seen = record = sighting.record
         if self.value_fn is None and self.value_and_created_fn is None:
-            if _EARLIEST <= time() - record.basis < terms.lifetime:
-                return None  # fresh
-            if record.has_value and monotonic() < terms.next_election:
-                return None  # stale, and another was elected a moment ago
+            now = time()
+            if _EARLIEST <= now - record.basis < terms.lifetime:  # fresh
+                if sighting.description is not None:
+                    until = min(sighting.until, record.basis + terms.lifetime)
+                    terms.passed = PassThrough(terms, sighting, until)
+                return None
+            left = terms.next_election - monotonic()
+            if left > 0 and record.has_value:  # stale, and another was elected a moment ago
+                if sighting.description is not None:
+                    terms.passed = PassThrough(terms, sighting, min(sighting.until, now + left))
+                return None
         return self.pass_or_create()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, NeedRegenerationException) and not error.taken:
-            error.taken = True
-            try:
-                self.terms.scope.change(self._missed)
-            except DogpileError as failure:  # it must not hide the user's own exception
-                log.warning("a missing value is not invalidated: %s", failure)
-
-    @property
-    def version(self) -> tuple[int, ...]:
-        """Which version of the resource was found or made on entering; see :meth:`Dogpile.fresh_version`."""
-        return self.seen.version
 
     @property
     def deadline(self) -> Deadline:
@@ -149,17 +205,17 @@ class Passage:
         try:
             return self._create_if_still(state)
         finally:
-            self.terms.scope.mutex.release()
+            self.scope.mutex.release()
 
     def create_if_not_fresh(self) -> None:
         """Create, unless it is fresh or another creates; to lack the permission is an error."""
         self.must_create = True
-        self.seen = self.terms.scope.look()
+        self.seen = self.scope.look()
         self.pass_or_create()
 
     def create_in_any_case(self) -> None:
         """Wait for the mutex and create, however fresh the resource is."""
-        scope = self.terms.scope
+        scope = self.scope
         self._acquire_mutex()
         try:
             self.seen = scope.look()
@@ -177,22 +233,22 @@ class Passage:
         cost = monotonic() - started
         self.created = True
         self._deadline = None
-        if self.terms.scope.mutex.held:
-            standing, now = self.terms.scope.standing(), time()
+        if self.scope.mutex.held:
+            standing, now = self.scope.standing(), time()
             before, expiretime, me = self.seen, self.terms.expiretime, whoami()
 
             def stamp(record: Record) -> Record:
                 self.seen = record.created(before, now, cost=cost, expiretime=expiretime, standing=standing, **me)
                 return self.seen
 
-            self.terms.scope.change(stamp)
+            self.scope.change(stamp)
             log.debug("created in %.3f s", cost)
         else:
             log.debug("not stamped: a child forked inside the creator leaves that to its parent")
         return value if self.value_and_created_fn is None else value[0]
 
     def _look_again(self) -> tuple[Any, State]:
-        self.seen = self.terms.scope.look()
+        self.seen = self.scope.look()
         return self._look()
 
     def _look(self) -> tuple[Any, State]:
@@ -220,7 +276,7 @@ class Passage:
             if self._is_reading():
                 return False  # inside its own outer block: its creator could not wait for readers
         try:
-            if terms.scope.mutex.acquire(wait=False):
+            if self.scope.mutex.acquire(wait=False):
                 return True
         except LockFileError as error:
             self._pass_for_lack_of_permission(error)
@@ -235,7 +291,7 @@ class Passage:
         All waiters sleep until the mutex comes free, without taking it, and so wake together. Who brought no
         creator sleeps until one comes along.
         """
-        scope = self.terms.scope
+        scope = self.scope
         if self._is_reading():
             # Its creator may wait for this thread to leave its outer block, so this thread must not wait for it.
             # Nor need it: what it reads there stays until it leaves.
@@ -277,17 +333,11 @@ class Passage:
             return value
         return self._create()
 
-    def _missed(self, record: Record) -> Record:
-        # Of many who miss the same value the first invalidates it; none the one made since.
-        if record.generation == self.seen.generation and self.seen.has_value and record.invalidated != "hard":
-            return record.invalidate(hard=True)
-        return record
-
     def _begin(self) -> None:
         # Told to who asks for the status; and a full disk or a lack of permission shows before the work is done.
         host, pid = whoami().values()
         attempt = (host, pid, time())
-        self.terms.scope.change(lambda record: record.begun(attempt))
+        self.scope.change(lambda record: record.begun(attempt))
         if self.terms.readers is not None:
             self.terms.readers.make_file()  # for readers who may not
 
@@ -307,7 +357,7 @@ class Passage:
         return inside == "reader"
 
     def _acquire_mutex(self) -> None:
-        mutex = self.terms.scope.mutex
+        mutex = self.scope.mutex
         if not self._is_reading():
             mutex.acquire(timeout=self.timeout)
         elif not mutex.acquire(wait=False):
@@ -327,7 +377,7 @@ class Passage:
 
 
 class ReadingPassage(Passage):
-    """What ``SyncReaderDogpile.acquire`` returns: its block is a reader's."""
+    """One reader's own way through. To be entered once."""
 
     __slots__ = ("hold",)
 
@@ -345,7 +395,7 @@ class ReadingPassage(Passage):
         assert readers is not None
         readers.leave(self.hold)
         if error is not None:
-            Passage.__exit__(self, kind, error, trace)
+            Pass.__exit__(self, kind, error, trace)
 
 
 def whoami() -> dict[str, Any]:

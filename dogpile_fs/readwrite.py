@@ -5,8 +5,10 @@ writer out, nor writers that follow each other a reader; a process that dies, or
 holds nor waits, hinders nobody; a thread that is inside may enter again at any time. Not promised: that
 readers who were inside when the lock file was deleted still count.
 
-How one description gets in is told in :mod:`.room`. All readers of a process share one description of the
-file, counted by thread: the first locks the room, the last unlocks it.
+How one description gets in is told in :mod:`.room`. Each thread inside has a description of the file to itself, and
+those who leave keep a few for those who come: who meets no writer pays for three system calls, the door, in, and out.
+No lock of the process guards them: what threads share is changed by operations on lists and dictionaries that none
+sees half done, and what an interrupted thread drops in between is closed, and thereby unlocked.
 """
 
 from __future__ import annotations
@@ -16,45 +18,136 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_UN, flock
+from contextlib import AbstractContextManager, contextmanager
+from fcntl import F_OFD_GETLK, LOCK_UN, fcntl, flock
 from time import monotonic
+from types import TracebackType
 from typing import Literal
+from weakref import WeakSet
 
 from . import room
 from .errors import LockTimeout, NotHeld, WouldDeadlock
-from .forking import forget_in_child, living
+from .forking import forget_in_child
 from .lockfile import Description, identity_at
 from .paths import absolute
+from .room import DOOR_IS_OPEN, IS_DOOR_SHUT, SHARED_NOW
 from .waiting import INHERIT, NOW, Deadline, Timeout, checked_timeout, deadline_of, wait_until
 
-__all__ = ["ReadHold", "ReadWriteFileLock"]
+__all__ = ["ReadWriteFileLock", "Seat"]
 
 log = logging.getLogger("dogpile_fs")
 
 _LOOK_EVERY = 0.010
+#: Descriptions that a lock keeps open while nobody is inside: so many threads may overlap and find one.
+_MOST_IDLE = 4
 
 
-class _Readers:
-    """The description through which this process's readers are in the room, and how many they are."""
+class Seat(Description):
+    """A description through which one thread at a time is in the room, and the context manager of its stay.
 
-    __slots__ = ("count", "description", "room_locked")
+    Taken from its lock to be entered once. The garbage collector or a signal handler may leave a block, or enter
+    and leave one, between any two lines here.
+    """
 
-    def __init__(self, description: Description) -> None:
-        self.description = description
-        self.count = 0
-        self.room_locked = True
+    __slots__ = ("depth", "hold", "lock", "passed", "stays")
+
+    #: Whose it is, while it is not idle.
+    lock: ReadWriteFileLock
+    #: How often its thread has entered through it, and where that is noted.
+    depth: int
+    stays: dict[ReadWriteFileLock, Seat]
+    #: Through which the thread has entered instead, if it was inside already or this one could not be used.
+    hold: Seat | None
+    #: Whom to tell with which error the block ended.
+    passed: AbstractContextManager[object] | None
+
+    def __init__(self, path: str, fd: int) -> None:
+        super().__init__(path, fd)
+        self.hold = self.passed = None
+
+    def __enter__(self, deadline: Deadline | None = None) -> None:
+        lock = self.lock
+        stays = _stays.get(_thread.get_ident())
+        if stays is not None and lock not in stays:
+            fd = self.fd
+            try:
+                # As room.enter_while_open(): here, because calls cost a tenth of a pass.
+                if fcntl(fd, F_OFD_GETLK, IS_DOOR_SHUT) == DOOR_IS_OPEN:
+                    flock(fd, SHARED_NOW)
+                    now = monotonic()
+                    if now < self.look_at or self.is_still_at_its_path(now):
+                        self.depth = 1
+                        self.stays = stays
+                        stays[lock] = self
+                        return
+            except (OSError, ValueError):  # the latter if a fork has closed it
+                pass
+            self.close()
+        self.hold = lock.enter_slowly(deadline or deadline_of(INHERIT, lock.timeout))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        passed = self.passed
+        hold = self.hold
+        if hold is None and self.depth == 1 and self.fd >= 0:
+            # As leave(): here, because calls cost a tenth of a pass.
+            self.depth = 0
+            lock = self.lock
+            self.stays.pop(lock, None)
+            flock(self.fd, LOCK_UN)
+            self.lock = None  # type: ignore[assignment]
+            if len(lock.idle) < _MOST_IDLE:
+                lock.idle.append(self)
+            else:
+                self.close()
+        else:
+            (hold or self).leave()
+        if error is not None and passed is not None:
+            passed.__exit__(kind, error, trace)
+
+    def leave(self) -> None:
+        """Leave once. In a forked child, leaving the parent's block: do nothing."""
+        fd = self.fd
+        if fd < 0:
+            return
+        self.depth -= 1
+        if self.depth:
+            return
+        lock = self.lock
+        self.stays.pop(lock, None)
+        flock(fd, LOCK_UN)
+        self.lock = None  # type: ignore[assignment]  # or it would keep its lock alive, and the lock it
+        if len(lock.idle) < _MOST_IDLE:
+            lock.idle.append(self)  # from now on it may be another's
+        else:
+            self.close()
+
+    def is_still_at_its_path(self, now: float) -> bool:
+        """If it was deleted or replaced, those inside stay with the old file, and newcomers go to the new one."""
+        self.look_at = now + _LOOK_EVERY
+        return self.is_at_its_path()
 
 
-class ReadHold:
-    """One thread's stay in the room; it may have entered *depth* times."""
+class _Stays(dict[int, "dict[ReadWriteFileLock, Seat]"]):
+    """Where each thread of this process is inside as a reader. It adds to its own; whoever leaves takes away."""
 
-    __slots__ = ("depth", "owner", "readers")
+    __slots__ = ("__weakref__",)
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
-    def __init__(self, readers: _Readers, owner: int) -> None:
-        self.readers: _Readers | None = readers  # None: a forked child has forgotten it
-        self.owner = owner
-        self.depth = 1
+    def of_this_thread(self) -> dict[ReadWriteFileLock, Seat]:
+        return self.setdefault(_thread.get_ident(), {})
+
+    def after_fork(self) -> None:
+        for lock, hold in self.of_this_thread().items():
+            lock._parents_reads += hold.depth
+        self.clear()
+
+
+_stays = _Stays()
+forget_in_child(_stays)
+#: The locks as whose writer a thread of this process is inside.
+_written: WeakSet[ReadWriteFileLock] = WeakSet()
 
 
 class ReadWriteFileLock:
@@ -84,13 +177,8 @@ class ReadWriteFileLock:
         self.path = absolute(path)
         self.timeout = checked_timeout(timeout)
         self.mode = mode
-        # Read and written with the guard held; nobody waits while he holds it. Re-entrant, because the garbage
-        # collector or a signal handler may leave a block at any moment, also while this thread is in enter():
-        # so whoever comes is counted before he locks the room, and nobody unlocks it under him.
-        self._guard = threading.RLock()
-        self._readers: _Readers | None = None
-        self._holds: dict[int, ReadHold] = {}
-        self._look_at = 0.0
+        # Open, locking nothing, for the next who come.
+        self.idle: list[Seat] = []
         # Held by this process's writer, or by the one of its threads that waits to be: the others contend here.
         self._writers = threading.Lock()
         # Read by all, written by who holds that.
@@ -99,7 +187,6 @@ class ReadWriteFileLock:
         # In a child: how often its parent's forking thread had entered, and may be left.
         self._parents_reads = 0
         self._parents_write = False
-        forget_in_child(self)
 
     def acquire_read_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         """Enter as a reader.
@@ -125,9 +212,9 @@ class ReadWriteFileLock:
 
         :raises NotHeld: if this thread is not inside as a reader.
         """
-        hold = self._holds.get(_thread.get_ident())
+        hold = _stays.of_this_thread().get(self)
         if hold is not None:
-            self.leave(hold)
+            hold.leave()
         elif self._parents_reads:
             self._parents_reads -= 1
         else:
@@ -149,6 +236,7 @@ class ReadWriteFileLock:
                 f"this thread is inside {self.path!r} as a {inside} and would wait for itself, for ever. "
                 "Cure: leave the block before you write."
             )
+        forget_in_child(self)
         if not wait_until(lambda: self._writers.acquire(False), self._writers.acquire, deadline):
             if not wait:
                 return False
@@ -172,6 +260,7 @@ class ReadWriteFileLock:
                     return False
                 if description.is_at_its_path():
                     self._writer, self._writing = _thread.get_ident(), description
+                    _written.add(self)
                     return True
             finally:
                 if self._writing is not description:
@@ -189,6 +278,7 @@ class ReadWriteFileLock:
             self._parents_write = False
             return
         self._writing = None
+        _written.discard(self)
         if not description.is_at_its_path():
             log.warning(
                 "the lock file %r was deleted or replaced while it was locked: readers may have been inside at "
@@ -215,7 +305,7 @@ class ReadWriteFileLock:
         try:
             yield
         finally:
-            self.leave(hold)
+            hold.leave()
 
     @contextmanager
     def write(self, timeout: Timeout = INHERIT) -> Iterator[None]:
@@ -226,43 +316,27 @@ class ReadWriteFileLock:
         finally:
             self.release_write_lock()
 
-    def enter(self, deadline: Deadline) -> ReadHold:
-        """:meth:`acquire_read_lock`, returning what :meth:`leave` takes: from any thread. The hot path."""
-        me = _thread.get_ident()
-        with self._guard:
-            hold = self._holds.get(me)
-            if hold is not None:
-                hold.depth += 1
-                if hold.depth > 1:
-                    return hold
-            readers = self._readers
-            if readers is not None:
-                readers.count += 1
-                if self._goes_straight_in(readers):
-                    hold = self._holds[me] = ReadHold(readers, me)
-                    return hold
-                self._uncount(readers)
-        return self._enter_slowly(me, deadline)
+    def enter(self, deadline: Deadline) -> Seat:
+        """:meth:`acquire_read_lock`, returning what is to be left: by any thread."""
+        seat = self.seat()
+        if seat is None:
+            return self.enter_slowly(deadline)
+        seat.__enter__(deadline)
+        return seat.hold or seat
 
-    def leave(self, hold: ReadHold) -> None:
+    def leave(self, hold: Seat) -> None:
         """Leave once what :meth:`enter` returned."""
-        with self._guard:
-            readers = hold.readers
-            if readers is None:
-                return
-            hold.depth -= 1
-            if hold.depth:
-                return
-            del self._holds[hold.owner]
-            self._uncount(readers)
+        hold.leave()
 
-    def _uncount(self, readers: _Readers) -> None:
-        readers.count -= 1
-        if readers.count == 0:
-            readers.room_locked = False
-            flock(readers.description.fd, LOCK_UN)
-            if readers is not self._readers:
-                readers.description.close()
+    def seat(self, passed: AbstractContextManager[object] | None = None) -> Seat | None:
+        """A context manager whose block is a reader's, if there is an idle one."""
+        try:
+            seat = self.idle.pop()
+        except IndexError:
+            return None
+        seat.lock = self
+        seat.passed = passed
+        return seat
 
     def make_file(self) -> None:
         """Make the lock file if it is missing, for those who may not.
@@ -271,23 +345,14 @@ class ReadWriteFileLock:
         """
         Description.of_lock_file(self.path, self.mode).close()
 
-    def _goes_straight_in(self, readers: _Readers) -> bool:
-        """Lock the room for *readers*, of whom this thread is counted as one, if the door is open."""
-        description = readers.description
-        if not room.enter_while_open(description.fd, inside=readers.room_locked):
-            return False
-        readers.room_locked = True
-        now = monotonic()
-        if now < self._look_at:
-            return True
-        if description.is_at_its_path():
-            self._look_at = now + _LOOK_EVERY
-            return True
-        # Deleted or replaced: those inside stay with the old file, newcomers go to the new one.
-        self._readers = None
-        return False
-
-    def _enter_slowly(self, me: int, deadline: Deadline) -> ReadHold:
+    def enter_slowly(self, deadline: Deadline) -> Seat:
+        """:meth:`enter` if the thread may be inside already, or no seat is idle, or a writer is."""
+        stays = _stays.of_this_thread()
+        hold = stays.get(self)
+        if hold is not None:
+            hold.depth += 1
+            if hold.depth > 1:
+                return hold
         inside = self.inside()
         if inside == "writer":
             raise WouldDeadlock(
@@ -295,47 +360,32 @@ class ReadWriteFileLock:
                 "Cure: leave the write block before you read."
             )
         while True:
-            description = Description.of_lock_file(self.path, self.mode)
+            seat = Seat.of_lock_file(self.path, self.mode)
             try:
-                if not room.enter_as_reader(description, deadline, by_queue=not inside):
+                if not room.enter_as_reader(seat, deadline, by_queue=not inside):
                     raise self._timed_out("a writer did not leave", deadline)
-                if description.is_at_its_path():
-                    return self._admitted(description, me)
+                if seat.is_at_its_path():
+                    seat.depth, seat.stays, seat.lock, seat.passed = 1, stays, self, None
+                    stays[self] = seat
+                    return seat
             except BaseException:
-                description.close()
+                seat.close()
                 raise
-            description.close()
-
-    def _admitted(self, description: Description, me: int) -> ReadHold:
-        """Count this thread as a reader, whose *description* has locked the room."""
-        with self._guard:
-            readers = self._readers
-            if readers is not None and readers.count and readers.description.identity == description.identity:
-                description.close()  # this process is in the room already
-            else:
-                if readers is not None and not readers.count:
-                    readers.description.close()
-                readers = self._readers = _Readers(description)
-            readers.count += 1
-            hold = self._holds[me] = ReadHold(readers, me)
-            return hold
+            seat.close()
 
     def inside(self) -> Literal["reader", "writer", ""]:
         """As what this thread is inside, through whichever object of this process; ``""`` if it is not."""
         me = _thread.get_ident()
-        for lock in living(ReadWriteFileLock):
+        for lock in _written.copy():
             if lock._writer == me and self._is_the_file_of(lock, lock._writing):
                 return "writer"
-            if self._is_the_file_of(lock, lock._description_read_by(me)):
+        for lock, hold in _stays.of_this_thread().copy().items():
+            if self._is_the_file_of(lock, hold):
                 return "reader"
         return ""
 
     def _is_the_file_of(self, lock: ReadWriteFileLock, held: Description | None) -> bool:
         return held is not None and (lock is self or held.identity == identity_at(self.path))
-
-    def _description_read_by(self, me: int) -> Description | None:
-        hold = self._holds.get(me)
-        return hold.readers.description if hold is not None and hold.readers is not None else None
 
     def _timed_out(self, what: str, deadline: Deadline) -> LockTimeout:
         return LockTimeout(
@@ -344,15 +394,9 @@ class ReadWriteFileLock:
         )
 
     def after_fork(self) -> None:
-        me = _thread.get_ident()
-        self._parents_reads += self._holds[me].depth if me in self._holds else 0
-        self._parents_write |= self._writing is not None and self._writer == me
-        for hold in self._holds.values():
-            hold.readers = None
-        self._holds = {}
-        self._readers = None
+        self._parents_write |= self._writing is not None and self._writer == _thread.get_ident()
         self._writing = None
-        self._guard = threading.RLock()
+        _written.discard(self)
         self._writers = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -29,6 +29,7 @@ else:
     State = Invalidated = str
 
 __all__ = [
+    "CHECKSUM_AT",
     "DAMAGED",
     "FORMAT",
     "NOTHING",
@@ -41,12 +42,14 @@ __all__ = [
     "State",
     "decode",
     "encode",
+    "is_whole",
     "lifetime",
 ]
 
 FORMAT: Final = 1
 SIZE: Final = 512
-_TAIL: Final = 9  # eight digits and the newline
+#: Where in the record its checksum begins: eight digits and the newline.
+CHECKSUM_AT: Final = SIZE - 9
 
 #: What a stamp describes: size, mtime in nanoseconds, inode, and the generation that it came with. Negative, where
 #: it is not stamped yet: the generation that it will have come with if it is stamped next.
@@ -243,7 +246,7 @@ def encode(record: Record) -> bytes:
     """The 512 bytes of *record*. Host names too long for them are cut."""
     fields = {"dogpile_fs": FORMAT, **record.fields()}
     text = json.dumps(fields).encode("ascii")
-    while len(text) > SIZE - _TAIL - 1:
+    while len(text) > CHECKSUM_AT - 1:
         attempt = fields["attempt"]
         if attempt is not None and len(attempt[0]) > len(fields["host"]):
             fields["attempt"] = (attempt[0][:-8], *attempt[1:])
@@ -252,8 +255,13 @@ def encode(record: Record) -> bytes:
         else:
             raise ValueError(f"no sidecar record has room for {record!r}")
         text = json.dumps(fields).encode("ascii")
-    body = text.ljust(SIZE - _TAIL)
+    body = text.ljust(CHECKSUM_AT)
     return body + b"%08x\n" % zlib.crc32(body)
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether *data* is all of one record, as far as its checksum can tell."""
+    return len(data) == SIZE and data[CHECKSUM_AT:] == b"%08x\n" % zlib.crc32(data[:CHECKSUM_AT])
 
 
 def decode(data: bytes) -> Record | None:
@@ -266,11 +274,10 @@ def decode(data: bytes) -> Record | None:
     >>> decode(b"scribble") is None
     True
     """
-    body = data[:-_TAIL]
-    if len(data) != SIZE or data[-_TAIL:] != b"%08x\n" % zlib.crc32(body):
+    if not is_whole(data):
         return None
     try:
-        fields = json.loads(body)
+        fields = json.loads(data[:CHECKSUM_AT])
     except (ValueError, RecursionError):
         return None
     if not isinstance(fields, dict):

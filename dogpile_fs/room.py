@@ -14,7 +14,7 @@ reader out. The kernel gives back all three when their process dies, so there is
 from __future__ import annotations
 
 from collections.abc import Callable
-from fcntl import LOCK_NB, LOCK_SH, flock
+from fcntl import F_OFD_GETLK, LOCK_NB, LOCK_SH, fcntl, flock
 
 import portalocker
 
@@ -23,24 +23,31 @@ from .errors import LockFileError, explained
 from .lockfile import Description
 from .waiting import Deadline, wait_until
 
-__all__ = ["enter_as_reader", "enter_as_writer", "enter_while_open", "leave_as_writer"]
+__all__ = [
+    "DOOR_IS_OPEN",
+    "IS_DOOR_SHUT",
+    "SHARED_NOW",
+    "enter_as_reader",
+    "enter_as_writer",
+    "enter_while_open",
+    "leave_as_writer",
+]
 
 _DOOR, _QUEUE = 0, 1
-_SHARED_NOW = LOCK_SH | LOCK_NB
+IS_DOOR_SHUT = byterange.IS_EXCLUSIVELY_LOCKED[_DOOR]
+DOOR_IS_OPEN = byterange.IS_FREE[_DOOR]
+SHARED_NOW = LOCK_SH | LOCK_NB
 
 
-def enter_while_open(fd: int, *, inside: bool) -> bool:
+def enter_while_open(fd: int) -> bool:
     """Go straight into the room as a reader, in two system calls, unless the door is shut.
 
-    :param fd: straight from the kept description: this is the hot path.
-    :param inside: the description has locked the room already, for another thread.
     :returns: False if there is a writer, or anything is wrong: then the slow way waits, or tells what.
     """
     try:
-        if byterange.is_exclusively_locked(fd, _DOOR):
+        if fcntl(fd, F_OFD_GETLK, IS_DOOR_SHUT) != DOOR_IS_OPEN:
             return False
-        if not inside:
-            flock(fd, _SHARED_NOW)
+        flock(fd, SHARED_NOW)
     except OSError:
         return False
     return True
@@ -54,7 +61,7 @@ def enter_as_reader(description: Description, deadline: Deadline, *, by_queue: b
     :returns: False if *deadline* came first; then the description must be closed.
     :raises LockFileError: if the system refuses a lock.
     """
-    if enter_while_open(description.fd, inside=False):
+    if enter_while_open(description.fd):
         return True  # who need not wait does not queue: while the door is open, the queue only drains
     if not by_queue:
         return _lock_room(description, portalocker.LOCK_SH, deadline)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
-from .forking import forget_in_child
+from . import forking
 from .mutex import FileMutex
 from .observed import ObservedRecord
 from .paths import coordination_base
 from .record import NOTHING, Record
-from .sidecar import Sidecar
+from .sidecar import Sidecar, Sighting, unseen
 from .standing import Standing
 from .threads import BorrowedMutex, LockLike, ThreadMutex, ThreadReadWriteLock, wait_for
 from .waiting import INHERIT, Deadline, Timeout
@@ -43,6 +44,7 @@ class ReadWriteLock(Protocol):
     def make_file(self) -> None: ...
     def enter(self, deadline: Deadline) -> Any: ...
     def leave(self, hold: Any) -> None: ...
+    def seat(self, passed: AbstractContextManager[object]) -> AbstractContextManager[None] | None: ...
     def acquire_write_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool: ...
     def release_write_lock(self) -> None: ...
 
@@ -50,10 +52,18 @@ class ReadWriteLock(Protocol):
 class Scope(Protocol):
     """Where the record is kept and which locks coordinate its users."""
 
-    mutex: Mutex
-    read: Callable[[], Record]  # the record, at the price of a fresh pass
-    look: Callable[[], Record]  # the record, as surely as it can be known
-    standing: Callable[[], Standing | None]  # what stands at the path, if that is looked at
+    @property
+    def sight(self) -> Callable[[], Sighting]:
+        """The record, at the price of a fresh pass."""
+
+    def standing(self) -> Standing | None:
+        """What stands at the path, if that is looked at."""
+
+    @property
+    def mutex(self) -> Mutex: ...
+
+    def look(self) -> Record:
+        """The record, as surely as it can be known."""
 
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by what *make* makes of it."""
@@ -67,23 +77,23 @@ class Scope(Protocol):
 class ThreadScope:
     """Coordination between the threads of this process; no file is touched."""
 
+    mutex: Mutex
+
     def __init__(self, *, lock: LockLike | None, timeout: float | None) -> None:
-        self.mutex: Mutex = BorrowedMutex(lock) if lock is not None else ThreadMutex(timeout)
-        self.read = self.look = self._read
-        self.standing = _not_looked_at
+        self.mutex = BorrowedMutex(lock) if lock is not None else ThreadMutex(timeout)
         self._timeout = timeout
-        self._record = NOTHING
+        self._sighting = unseen(NOTHING)
         self._changing = threading.Condition()
-        forget_in_child(self)
+        forking.forget_in_child(self)
 
     def change(self, make: Callable[[Record], Record]) -> None:
         with self._changing:
-            self._record = make(self._record)
+            self._sighting = unseen(make(self._sighting.record))
             self._changing.notify_all()
 
     def wait_for_change(self, seen: Record, deadline: Deadline) -> None:
         with self._changing:
-            wait_for(self._changing, lambda: self._record is not seen, deadline)
+            wait_for(self._changing, lambda: self.look() is not seen, deadline)
 
     def read_write_lock(self) -> ReadWriteLock:
         return ThreadReadWriteLock(self._timeout)
@@ -91,8 +101,14 @@ class ThreadScope:
     def after_fork(self) -> None:
         self._changing = threading.Condition()  # the record itself is the child's as well
 
-    def _read(self) -> Record:
-        return self._record
+    def sight(self) -> Sighting:
+        return self._sighting
+
+    def look(self) -> Record:
+        return self._sighting.record
+
+    def standing(self) -> None:
+        pass
 
 
 class ProcessScope:
@@ -100,6 +116,8 @@ class ProcessScope:
 
     *observed*: what stands at the path is looked at, and corrects the record.
     """
+
+    __slots__ = ("_mutex", "_seer", "sidecar", "sight")
 
     def __init__(
         self,
@@ -111,22 +129,26 @@ class ProcessScope:
         mode: int | None,
         observed: bool = False,
     ) -> None:
-        base = coordination_base(path, directory)
-        self._rwlock_path = base + ".dogpile.rwlock"
-        self._timeout = timeout
-        self._mode = mode
-        self.sidecar = Sidecar(base + ".dogpile", mode, timeout)
-        self.mutex: Mutex = (
-            BorrowedMutex(lock)
-            if lock is not None
-            else FileMutex(base + ".dogpile.lock", timeout=timeout, mode=mode)
-        )
-        self.read = self.sidecar.read
-        self.look = self.sidecar.look
-        self.standing = _not_looked_at
-        if observed:
-            record = ObservedRecord(self.sidecar, path)
-            self.read, self.look, self.standing = record.read, record.look, record.standing
+        self.sidecar = Sidecar(coordination_base(path, directory) + ".dogpile", mode, timeout)
+        self._mutex: Mutex | None = None if lock is None else BorrowedMutex(lock)
+        self._seer = ObservedRecord(self.sidecar, path) if observed else self.sidecar
+        self.sight = self._seer.sight
+
+    @property
+    def mutex(self) -> Mutex:
+        """Made when it is first asked for: who only passes needs none."""
+        mutex = self._mutex
+        if mutex is None:
+            made = FileMutex(self.sidecar.path + ".lock", timeout=self.sidecar.timeout, mode=self.sidecar.mode)
+            with forking.opening:  # or two threads could make two
+                mutex = self._mutex = self._mutex or made
+        return mutex
+
+    def look(self) -> Record:
+        return self._seer.look().record
+
+    def standing(self) -> Standing | None:
+        return self._seer.standing()
 
     def change(self, make: Callable[[Record], Record]) -> None:
         self.sidecar.change(make)
@@ -138,8 +160,5 @@ class ProcessScope:
         # Here, because portalocker takes long to import, and only those who have readers need it.
         from .readwrite import ReadWriteFileLock
 
-        return ReadWriteFileLock(self._rwlock_path, timeout=self._timeout, mode=self._mode)
-
-
-def _not_looked_at() -> Standing | None:
-    return None
+        sidecar = self.sidecar
+        return ReadWriteFileLock(sidecar.path + ".rwlock", timeout=sidecar.timeout, mode=sidecar.mode)

@@ -1,8 +1,10 @@
 """Where the record lives: a small file that is read at every pass and written at every creation.
 
-A read is one ``pread`` on a kept descriptor, compared with the bytes decoded last time; whether the file at
-the path still is that one is asked every 10 ms. Memory-mapping it would be faster, but a foreign truncate
-would then kill every reader with SIGBUS.
+The file is as long as its record, and longer by one zero byte for each creation or invalidation so far (up to
+4 KB; then it begins again). So a read is one ``lseek`` on a kept descriptor, the cheapest question that can be asked
+of a file: has its length changed? The record itself, and whether the file at the path still is that one, is looked
+at when it has, and every 10 ms. Memory-mapping the file would be faster still, but a foreign truncate would then
+kill every reader with SIGBUS.
 
 A write is read, change and one ``pwrite`` under an exclusive ``flock`` on the sidecar itself, held for
 microseconds: a creator's stamp and somebody's invalidation of it cannot overwrite each other. The creation
@@ -13,58 +15,94 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
-from time import monotonic
+from time import time
 
 from . import forking
 from .errors import NO_PERMISSION, LockTimeout, SidecarError, explained
 from .lockfile import Description, open_regular
-from .record import DAMAGED, NOTHING, SIZE, NewerFormat, Record, decode, encode
+from .record import CHECKSUM_AT, DAMAGED, NOTHING, SIZE, NewerFormat, Record, decode, encode, is_whole
 from .waiting import Deadline, wait_until
 
-__all__ = ["Sidecar"]
+__all__ = ["Sidecar", "Sighting", "contents", "unseen"]
 
 log = logging.getLogger("dogpile_fs")
 
 _LOOK_EVERY = 0.010
+#: So many lengths the file may have. It takes minutes to run through them, and a length is believed for 10 ms.
+_LENGTHS = 4096 - SIZE
 #: How long a reader that met half a record waits for its writer. A ``pwrite`` of 512 bytes takes
 #: microseconds; only a process stopped in the middle of one, or a foreign lock, takes longer.
 _PATIENCE = 1.0
 
 
+class Sighting:
+    """A record as it was read, and what tells whether it still is that. Never changed once it is made."""
+
+    __slots__ = ("checksum", "description", "length", "record", "since", "until")
+
+    def __init__(
+        self,
+        record: Record,
+        description: Description | None,
+        length: int,
+        checksum: bytes,
+        since: float,
+        until: float,
+    ) -> None:
+        self.record = record
+        #: From where it was read, and how long that was; closes when the last one who uses it lets go.
+        self.description = description
+        self.length = length
+        #: The record's last bytes.
+        self.checksum = checksum
+        #: By the wall clock, from when to when the length alone may be asked. A clock set back is before that.
+        self.since = since
+        self.until = until
+
+    def still_holds(self) -> bool:
+        """Whether the record is what it was: one system call, unless more than the length has to be looked at."""
+        if self.description is None or not self.since <= time() < self.until:
+            return False
+        try:
+            return os.lseek(self.description.fd, 0, os.SEEK_END) == self.length
+        except OSError:
+            return False  # closed by a fork, or stale on a network: a look tells
+
+
+def unseen(record: Record) -> Sighting:
+    """Of *record*, which nothing but a look can confirm."""
+    return Sighting(record, None, 0, b"", math.inf, -math.inf)
+
+
 class Sidecar:
-    """The sidecar file at *path*; :meth:`read`, :meth:`look` and :meth:`change` may be called by any thread."""
+    """The sidecar file at *path*; its methods may be called by any thread."""
 
     def __init__(self, path: str, mode: int | None = None, timeout: float | None = None) -> None:
         self.path = path
         self.mode = mode
         self.timeout = timeout
-        # What was read last: from where, which bytes, what they mean. One tuple, so that a thread sees
-        # all of it or none. The description closes when the last thread that uses it lets go.
-        self._seen: tuple[Description | None, bytes, Record] = (None, b"", NOTHING)
         # Racing threads may write these; whichever wins is right.
-        self._look_at = 0.0
+        self._seen = _NOTHING_SEEN
         self._complaint = ""
 
-    def read(self) -> Record:
-        """The record as it is now; :data:`~.record.NOTHING` if there is none. The hot path.
+    def sight(self) -> Sighting:
+        """The record as it is now; :data:`~.record.NOTHING` if there is none.
 
-        A sidecar that was deleted or replaced less than 10 ms ago may still be believed.
+        A sidecar that was deleted, replaced or scribbled on less than 10 ms ago may still be believed.
 
         :raises SidecarError: as :meth:`look` does.
         """
-        description, known, record = self._seen
-        if description is not None and monotonic() < self._look_at:
-            try:
-                if os.pread(description.fd, SIZE, 0) == known:
-                    return record
-            except OSError:
-                pass  # closed by a fork, or stale on a network: look() tells
-        return self.look()
+        seen = self._seen
+        return seen if seen.still_holds() else self.look()
 
-    def look(self) -> Record:
+    def standing(self) -> None:
+        """What stands at the resource's path: nobody looks at it here."""
+
+    def look(self) -> Sighting:
         """The record of the file that is at the path now.
 
         :raises SidecarError: if there is a directory in its place, it was written by a newer format, or
@@ -83,26 +121,30 @@ class Sidecar:
             if error.errno not in NO_PERMISSION:
                 raise explanation from error
             self._complain(f"{explanation.strerror} Until then it counts as no creation yet.")
-            self._seen = (None, b"", DAMAGED)
-            return DAMAGED
-        self._seen = (None, b"", NOTHING)
-        return NOTHING
+            return self._forgotten(_DAMAGE_SEEN)
+        return self._forgotten(_NOTHING_SEEN)
 
-    def _look(self) -> Record:
-        description, known, record = self._seen
+    def _look(self) -> Sighting:
+        seen = self._seen
+        description = seen.description
         if description is None or description.fd < 0 or not description.is_at_its_path():
-            description, known = self._opened(), b"never read"
+            self._forgotten(_NOTHING_SEEN)
+            description = self._opened()
+        now = time()
+        length = os.lseek(description.fd, 0, os.SEEK_END)  # first: what changes in between shall be noticed
         data = os.pread(description.fd, SIZE, 0)
-        if data != known:
+        if data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
+            record = seen.record
+        else:
             sound = self._decoded(data)
             if sound is None:
                 # Half of the old record and half of the new one, or damage: with the writer out, it shows.
                 data = self._read_while_nobody_writes()
                 sound = self._decoded(data)
             record = self._sound(sound, data)
-        self._seen = (description, data, record)
-        self._look_at = monotonic() + _LOOK_EVERY
-        return record
+        until = now + _LOOK_EVERY
+        seen = self._seen = Sighting(record, description, length, data[CHECKSUM_AT:], now, until)
+        return seen
 
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by ``make(record)``, against which no other change can slip in.
@@ -134,21 +176,33 @@ class Sidecar:
                 return False
             data = os.pread(description.fd, SIZE, 0)
             record = self._sound(self._decoded(data), data) if data else NOTHING
-            written = os.pwrite(description.fd, encode(make(record)), 0)
-            if written != SIZE:  # a full disk or a limit, met in the middle
+            new = contents(make(record))
+            length = os.lseek(description.fd, 0, os.SEEK_END)
+            written = os.pwrite(description.fd, new, 0)
+            if written != len(new):  # a full disk or a limit, met in the middle
                 os.pwrite(description.fd, data[:written], 0)
-                os.ftruncate(description.fd, len(data))
-                raise OSError(errno.ENOSPC, f"there was room for only {written} of {SIZE} bytes")
-            if os.fstat(description.fd).st_size > SIZE:
-                os.ftruncate(description.fd, SIZE)
-            self._look_at = 0.0  # the file may be a new one
+                os.ftruncate(description.fd, length)
+                raise OSError(errno.ENOSPC, f"there was room for only {written} of {len(new)} bytes")
+            if length > written:
+                os.ftruncate(description.fd, written)
+            kept = self._seen.description
+            if kept is not None and kept.identity != description.identity:
+                self._forgotten(_NOTHING_SEEN)
             return True
         finally:
             description.close()
 
+    def _forgotten(self, seen: Sighting) -> Sighting:
+        """Have nobody believe for 10 ms more what was read from a file that is no longer at the path."""
+        kept, self._seen = self._seen.description, seen
+        if kept is not None:
+            kept.close()
+        return seen
+
     def _opened(self) -> Description:
         with forking.opening:
-            return Description(self.path, open_regular(self.path, os.O_RDONLY, create=False))
+            fd = open_regular(self.path, os.O_RDONLY, create=False)
+            return Description(self.path, fd)
 
     def _read_while_nobody_writes(self) -> bytes:
         # A description of its own: a shared lock on the kept one would belong to all threads at once.
@@ -185,6 +239,15 @@ class Sidecar:
         if text != self._complaint:
             self._complaint = text
             log.log(level, text)
+
+
+_NOTHING_SEEN = unseen(NOTHING)
+_DAMAGE_SEEN = unseen(DAMAGED)
+
+
+def contents(record: Record) -> bytes:
+    """All of a file that holds *record*."""
+    return encode(record) + bytes((record.generation + record.invalidations) % _LENGTHS)
 
 
 def _wait_for_lock(description: Description, kind: int, deadline: Deadline) -> bool:

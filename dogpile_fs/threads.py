@@ -204,6 +204,9 @@ class ThreadReadWriteLock:
     def release_read_lock(self) -> None:
         self.leave(_thread.get_ident())
 
+    def seat(self, passed: object) -> None:
+        """None is kept ready."""
+
     def enter(self, deadline: Deadline) -> int:
         me = _thread.get_ident()
         with self._condition:

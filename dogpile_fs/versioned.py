@@ -15,13 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from time import time
+from types import EllipsisType
 from typing import Any, Literal, TypeVar
 
 from . import swap
 from .dogpile import Dogpile, SyncReaderDogpile
 from .errors import DatafileError, WouldDeadlock, explained
 from .loading import Loading, Version, key_of
-from .passage import Passage
+from .passage import Pass
 from .paths import absolute
 from .standing import Standing, stands
 from .status import Status
@@ -109,17 +110,20 @@ class Versioned(ABC):
         >>> report.load(json.load) is report.load(json.load)
         True
         """
-        slot = self._loading.slots.get(key_of(loader))
+        slot = self._loading.latest
+        if slot is None or slot.loader is not loader:
+            slot = self._loading.slots.get(key_of(loader))
         if slot is not None and slot.made is not None:
             version, value = slot.made
             if version == self.dogpile.fresh_version():
+                self._loading.latest = slot
                 return value  # type: ignore[no-any-return]
         for passage in self._passages(timeout):
             with passage, suppress(Vanished):
                 return self._load(loader, passage)
         raise AssertionError("unreachable")
 
-    def _load(self, loader: Callable[[Any], T], passage: Passage) -> T:
+    def _load(self, loader: Callable[[Any], T], passage: Pass) -> T:
         deadline = passage.deadline
         value: T = self._loading.value(
             loader, passage.version, lambda version: self._opening(version, loader, deadline), deadline
@@ -176,11 +180,15 @@ class Versioned(ABC):
         finally:
             mutex.release()
 
-    def _passages(self, timeout: Timeout) -> Iterator[Passage]:
+    def _passages(self, timeout: Timeout) -> Iterator[Pass]:
         """A pass, and another if what was passed to had vanished, until that looks like no accident."""
         creator = None if self.creator is None else lambda: self._create(timeout)
-        for _ in range(_ATTEMPTS):
-            yield self.dogpile.acquire(creator, timeout=timeout)
+        for attempt in range(_ATTEMPTS):
+            if attempt or isinstance(self.dogpile, SyncReaderDogpile):
+                timeout = self._timeout if isinstance(timeout, EllipsisType) else timeout  # a way of its own
+            passage = self.dogpile.acquire(creator, timeout=timeout)
+            assert isinstance(passage, Pass)
+            yield passage
             _ = self.dogpile.has_value  # not what was seen a moment ago, but what is there now
         raise DatafileError(
             errno.ENOENT, f"{self._path!r} vanishes as soon as it is there. Cure: find out who removes it."

@@ -99,7 +99,10 @@ def wait_until(attempt: Callable[[], bool], block: Callable[[], object], deadlin
         block()
         return True
     pause = _FIRST_PAUSE
-    while (left := deadline.left) > 0:
+    over = deadline.left == 0
+    while not over:
+        left = deadline.left
+        over = left <= pause  # the last attempt comes at the deadline, however shortly before it came another
         # Looked up at each turn: time.sleep is what the monkey patches replace.
         time.sleep(min(pause, left))
         if attempt():

@@ -107,7 +107,7 @@ def test_a_child_that_leaves_the_parents_read_block_does_not_unlock_the_parent(p
     lock.release_read_lock()
     if os.getpid() != in_parent:
         # The child is no reader: had it been one, only its parent would stand in a writer's way now.
-        os._exit(0 if lock._holds == {} and lock._readers is None else 1)
+        os._exit(0 if not lock.inside() else 1)
     assert other.acquire_write_lock(wait=False)
 
 

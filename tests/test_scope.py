@@ -56,7 +56,7 @@ def test_the_three_files_stand_beside_the_resource_and_bear_its_name(path: str) 
 def test_no_file_is_made_before_it_is_needed(path: str) -> None:
     scope = process_scope(path)
     scope.read_write_lock()
-    assert scope.read() == scope.look() == NOTHING
+    assert scope.sight().record == scope.look() == NOTHING
     assert not scope.mutex.locked()
     assert scope.mutex.wait_released(Deadline(0))
     assert os.listdir(os.path.dirname(path)) == []
@@ -82,7 +82,7 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     for directory in (None, str(tmp_path / "locks")):
         scope = process_scope(str(tmp_path / name), directory)
         use_all_of(scope)
-        assert scope.read() == MADE
+        assert scope.sight().record == MADE
     assert coordination_files(tmp_path) >= {
         name + suffix for suffix in (".dogpile", ".dogpile.lock", ".dogpile.rwlock")
     }
@@ -250,7 +250,7 @@ def test_a_borrowed_lock_takes_the_place_of_the_mutex_file(path: str) -> None:
 def test_two_scopes_of_one_path_share_record_and_locks(path: str) -> None:
     one, other = process_scope(path), process_scope(path)
     one.change(lambda record: MADE)
-    assert other.read() == MADE
+    assert other.sight().record == MADE
     assert one.mutex.acquire(wait=False)
     assert not other.mutex.acquire(wait=False)
     reading = one.read_write_lock()
@@ -261,9 +261,9 @@ def test_two_scopes_of_one_path_share_record_and_locks(path: str) -> None:
 def test_a_thread_scope_touches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope = ThreadScope(lock=None, timeout=None)
-    assert scope.read() == scope.look() == NOTHING
+    assert scope.sight().record == scope.look() == NOTHING
     scope.change(lambda record: MADE)
-    assert scope.read() == scope.look() == MADE
+    assert scope.sight().record == scope.look() == MADE
     assert scope.mutex.acquire()
     scope.mutex.release()
     lock = scope.read_write_lock()
@@ -275,7 +275,7 @@ def test_a_thread_scope_touches_no_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_two_thread_scopes_have_nothing_in_common() -> None:
     one, other = ThreadScope(lock=None, timeout=None), ThreadScope(lock=None, timeout=None)
     one.change(lambda record: MADE)
-    assert other.read() == NOTHING
+    assert other.sight().record == NOTHING
     assert one.mutex.acquire(wait=False)
     assert other.mutex.acquire(wait=False)
 
@@ -292,7 +292,7 @@ def test_changes_by_many_threads_lose_none() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert scope.read().generation == 4000
+    assert scope.sight().record.generation == 4000
 
 
 def test_a_child_keeps_the_record_of_its_parents_thread_scope_and_can_change_its_own(
@@ -302,9 +302,9 @@ def test_a_child_keeps_the_record_of_its_parents_thread_scope_and_can_change_its
     scope.change(lambda record: MADE)
 
     def in_the_child() -> None:
-        assert scope.read() == MADE
+        assert scope.sight().record == MADE
         scope.change(lambda record: NOTHING)
-        assert scope.read() == NOTHING
+        assert scope.sight().record == NOTHING
 
     changing = threading.Event()
     enough = threading.Event()
@@ -324,7 +324,7 @@ def test_a_child_keeps_the_record_of_its_parents_thread_scope_and_can_change_its
     finally:
         enough.set()
         thread.join()
-    assert scope.read() == MADE
+    assert scope.sight().record == MADE
 
 
 # Paths.
