@@ -91,14 +91,13 @@ class Dogpile:
                 mode=mode,
                 observed=resource is not None,
             )
-        self._terms = Terms(repr(self.path) if self.path else "the resource", scope, own_timeout)
-        self._made_with = {
-            "lock": lock,
-            "timeout": timeout,
-            "directory": None if directory is None else absolute(directory),
-            "mode": mode,
-            "resource": resource,
-        }
+        self._terms = Terms(self.path, scope, own_timeout)
+        # For a copy; as attributes, because many objects share the names of them.
+        self._lock = lock
+        self._timeout = timeout
+        self._directory = None if directory is None else absolute(directory)
+        self._mode = mode
+        self._resource: Literal["file", "directory"] | None = resource
         self.expiretime = expiretime
         if init:
             now = time()
@@ -289,7 +288,14 @@ class Dogpile:
                 "a Dogpile without a path coordinates the threads of one process and cannot be sent to another: "
                 "give it a path"
             )
-        return _unpickled, (type(self), self.expiretime, self.path, self._made_with)
+        options = {
+            "lock": self._lock,
+            "timeout": self._timeout,
+            "directory": self._directory,
+            "mode": self._mode,
+            "resource": self._resource,
+        }
+        return _unpickled, (type(self), self.expiretime, self.path, options)
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f", {self.path!r}"

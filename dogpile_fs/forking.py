@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
 from typing import Protocol
-from weakref import WeakSet
+from weakref import ref
 
 __all__ = ["Forgetful", "forget_in_child", "opening"]
 
@@ -26,7 +25,9 @@ class Forgetful(Protocol):
         """Become, in the child, as good as new, without touching what the parent holds."""
 
 
-_forgetful: defaultdict[type, WeakSet[Forgetful]] = defaultdict(WeakSet)
+#: All of them, and of those that are gone what has not been swept out yet. No WeakSet: it takes twice the memory.
+_forgetful: list[ref[Forgetful]] = []
+_sweep_at = 1024
 
 #: Held while a descriptor is opened or closed, and while the process forks: no child can be born with a
 #: descriptor that it does not know of. Re-entrant, because a signal handler may fork.
@@ -35,8 +36,12 @@ opening = threading.RLock()
 
 def forget_in_child(thing: Forgetful) -> None:
     """Have ``thing.after_fork()`` called in every child forked from now on, for as long as *thing* lives."""
+    global _sweep_at
     with opening:
-        _forgetful[type(thing)].add(thing)
+        _forgetful.append(ref(thing))
+        if len(_forgetful) >= _sweep_at:
+            _forgetful[:] = [reference for reference in _forgetful if reference() is not None]
+            _sweep_at = 2 * len(_forgetful) + 1024
 
 
 def _before() -> None:
@@ -50,8 +55,9 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global opening
     opening = threading.RLock()
-    for things in list(_forgetful.values()):
-        for thing in list(things):
+    for reference in _forgetful.copy():
+        thing = reference()
+        if thing is not None:
             thing.after_fork()
 
 

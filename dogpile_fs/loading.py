@@ -53,10 +53,12 @@ class _Slot:
 
 
 class Loading:
-    """The objects that loaders made from the resource called *name*."""
+    """The objects that loaders made from the resource at *path*."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    __slots__ = ("__weakref__", "_guard", "latest", "path", "slots")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
         self.slots: dict[object, _Slot] = {}
         #: The slot that was used last; most resources have but one.
         self.latest: _Slot | None = None
@@ -100,12 +102,12 @@ class Loading:
     def _wait_for_first(self, slot: _Slot, lock: threading.Lock, deadline: Deadline) -> None:
         if slot.maker == _thread.get_ident():
             raise WouldDeadlock(
-                f"this thread is loading {self.name} and would wait for itself, for ever. "
+                f"this thread is loading {self.path!r} and would wait for itself, for ever. "
                 "Cure: do not load it from inside its loader."
             )
         if not wait_until(lambda: lock.acquire(False), lock.acquire, deadline):
             raise LockTimeout(
-                f"another thread did not load {self.name} within {deadline.timeout} s. Cure: a longer timeout."
+                f"another thread did not load {self.path!r} within {deadline.timeout} s. Cure: a longer timeout."
             )
 
     def _added(self, loader: Callable[..., Any]) -> _Slot:

@@ -41,7 +41,7 @@ class Description:
     each other, in one process as in two.
     """
 
-    __slots__ = ("__weakref__", "fd", "identity", "look_at", "path")
+    __slots__ = ("__weakref__", "fd", "look_at", "path")
 
     def __init__(self, path: str, fd: int) -> None:
         """Own *fd*; the caller holds :data:`forking.opening` since before he opened it."""
@@ -49,8 +49,6 @@ class Description:
         self.fd = fd
         #: When who keeps it asks next whether it still is at its path, on the monotonic clock.
         self.look_at = 0.0
-        st = os.fstat(fd)
-        self.identity = (st.st_dev, st.st_ino)
         forking.forget_in_child(self)
 
     @classmethod
@@ -73,9 +71,19 @@ class Description:
         except OSError as error:
             raise explained(LockFileError, path, "open the lock file", error) from error
 
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode. Asked for when needed, because many descriptions are kept and few are asked."""
+        st = os.fstat(self.fd)
+        return st.st_dev, st.st_ino
+
     def is_at_its_path(self) -> bool:
         """Whether the file at the path still is this one."""
-        return identity_at(self.path) == self.identity
+        return self.is_at(self.path)
+
+    def is_at(self, path: str) -> bool:
+        """Whether the file at *path* is this one; if this is closed, it is not."""
+        return self.fd >= 0 and identity_at(path) == self.identity
 
     def close(self) -> None:
         """Close it; any lock it holds is thereby given back, unless a child still has a copy."""

@@ -26,7 +26,7 @@ from filelock import lock_descriptor, unlock_descriptor
 from . import byterange
 from .errors import LockFileError, LockTimeout, NotHeld, WouldDeadlock, explained
 from .forking import forget_in_child
-from .lockfile import Description, identity_at
+from .lockfile import Description
 from .paths import absolute
 from .waiting import INHERIT, Deadline, Timeout, checked_timeout, deadline_of, wait_until
 
@@ -65,6 +65,18 @@ class FileMutex:
     False
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_held",
+        "_held_by_parent",
+        "_owner",
+        "_threads",
+        "_turn",
+        "mode",
+        "path",
+        "timeout",
+    )
+
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float | None = None, mode: int | None = None
     ) -> None:
@@ -80,6 +92,7 @@ class FileMutex:
         self._turn = 0
         # In a child: its parent's forking thread held it, and the child may leave the block it was in.
         self._held_by_parent = False
+        forget_in_child(self)
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         """Take the lock.
@@ -92,7 +105,6 @@ class FileMutex:
         :raises LockFileError: if the lock file cannot be opened, made or locked.
         """
         deadline = deadline_of(timeout, self.timeout)
-        forget_in_child(self)
         if self._try():
             return True
         if not wait:
@@ -203,7 +215,7 @@ class FileMutex:
             held = mutex._held
             if held is None or mutex._owner != me:
                 continue
-            if mutex is self or identity_at(self.path) == held.identity:
+            if mutex is self or held.is_at(self.path):
                 raise WouldDeadlock(
                     f"this thread holds {self.path!r} and would wait for itself, for ever: it runs the creator "
                     "or holds the mutex. Cure: do not acquire it again inside; hand in what is needed."

@@ -19,12 +19,14 @@ _LOOK_EVERY = 0.0001
 class ObservedRecord:
     """The record in *sidecar*, corrected by what stands at *path*; any thread may ask."""
 
+    __slots__ = ("_seen", "_sidecar", "path")
+
     def __init__(self, sidecar: Sidecar, path: str) -> None:
         self.path = path
         self._sidecar = sidecar
         # What the sidecar said, what stood at the path, and what that makes. One tuple, so that a thread sees all
         # of it or none.
-        self._seen: tuple[Record | None, tuple[Standing, float] | None, Sighting] = (None, None, unseen(NOTHING))
+        self._seen: tuple[Record | None, Standing | None, Sighting] = (None, None, unseen(NOTHING))
 
     def sight(self) -> Sighting:
         """As :meth:`.sidecar.Sidecar.sight`. What was replaced less than 0.1 ms ago may still be believed."""
@@ -51,7 +53,7 @@ class ObservedRecord:
         found = self._found()
         known, before, seen = self._seen
         record = sighting.record
-        if record is known and found == before:
+        if record is known and before == (None if found is None else found[0]):
             correct = seen.record
         else:
             while (correct := corrected(record, found)) is not record:
@@ -63,7 +65,9 @@ class ObservedRecord:
         until = min(now + _LOOK_EVERY, sighting.until)
         since = max(now, sighting.since)
         seen = Sighting(correct, sighting.description, sighting.length, sighting.checksum, since, until)
-        self._seen = (record, found, seen)
+        # The stamp's own numbers, if they are the same: many objects keep them.
+        standing = correct.about[:3] if found is not None and correct.about is not None else None
+        self._seen = (record, standing if found is None or standing == found[0] else found[0], seen)
         return seen
 
     def _found(self) -> tuple[Standing, float] | None:

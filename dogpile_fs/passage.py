@@ -117,8 +117,7 @@ class PassThrough(Pass):
 class Terms:
     """What all passages of one Dogpile share."""
 
-    #: What is coordinated, for messages.
-    name: str
+    path: str | None
     scope: Scope
     timeout: float | None
     expiretime: float | None = None
@@ -130,6 +129,11 @@ class Terms:
     next_election: float = 0.0
     #: Who passed last.
     passed: PassThrough | None = None
+
+    @property
+    def name(self) -> str:
+        """What is coordinated, for messages."""
+        return "the resource" if self.path is None else repr(self.path)
 
 
 class Passage(Pass):

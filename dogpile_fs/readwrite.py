@@ -5,10 +5,10 @@ writer out, nor writers that follow each other a reader; a process that dies, or
 holds nor waits, hinders nobody; a thread that is inside may enter again at any time. Not promised: that
 readers who were inside when the lock file was deleted still count.
 
-How one description gets in is told in :mod:`.room`. Each thread inside has a description of the file to itself, and
-those who leave keep a few for those who come: who meets no writer pays for three system calls, the door, in, and out.
-No lock of the process guards them: what threads share is changed by operations on lists and dictionaries that none
-sees half done, and what an interrupted thread drops in between is closed, and thereby unlocked.
+How one description gets in is told in :mod:`.room`. Each thread inside has a description of the file to itself,
+and those who leave keep a few for those who come: who meets no writer pays for three system calls, the door, in,
+and out. No lock of the process guards them: what threads share is changed by operations on lists and dictionaries
+that none sees half done, and what an interrupted thread drops in between is closed, and thereby unlocked.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from types import TracebackType
 from typing import Literal
 from weakref import WeakSet
 
-from . import room
+from . import forking, room
 from .errors import LockTimeout, NotHeld, WouldDeadlock
-from .forking import forget_in_child
-from .lockfile import Description, identity_at
+from .lockfile import Description
 from .paths import absolute
 from .room import DOOR_IS_OPEN, IS_DOOR_SHUT, SHARED_NOW
 from .waiting import INHERIT, NOW, Deadline, Timeout, checked_timeout, deadline_of, wait_until
@@ -145,7 +144,7 @@ class _Stays(dict[int, "dict[ReadWriteFileLock, Seat]"]):
 
 
 _stays = _Stays()
-forget_in_child(_stays)
+forking.forget_in_child(_stays)
 #: The locks as whose writer a thread of this process is inside.
 _written: WeakSet[ReadWriteFileLock] = WeakSet()
 
@@ -171,6 +170,19 @@ class ReadWriteFileLock:
     >>> other.release_read_lock()
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_parents_reads",
+        "_parents_write",
+        "_writer",
+        "_writers",
+        "_writing",
+        "idle",
+        "mode",
+        "path",
+        "timeout",
+    )
+
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float | None = None, mode: int | None = None
     ) -> None:
@@ -180,7 +192,8 @@ class ReadWriteFileLock:
         # Open, locking nothing, for the next who come.
         self.idle: list[Seat] = []
         # Held by this process's writer, or by the one of its threads that waits to be: the others contend here.
-        self._writers = threading.Lock()
+        # Made for the first of them.
+        self._writers: threading.Lock | None = None
         # Read by all, written by who holds that.
         self._writing: Description | None = None
         self._writer = 0
@@ -236,8 +249,8 @@ class ReadWriteFileLock:
                 f"this thread is inside {self.path!r} as a {inside} and would wait for itself, for ever. "
                 "Cure: leave the block before you write."
             )
-        forget_in_child(self)
-        if not wait_until(lambda: self._writers.acquire(False), self._writers.acquire, deadline):
+        writers = self._writers or self._writers_made()
+        if not wait_until(lambda: writers.acquire(False), writers.acquire, deadline):
             if not wait:
                 return False
             raise self._timed_out("another writer did not leave", deadline)
@@ -247,10 +260,17 @@ class ReadWriteFileLock:
             if wait:
                 raise self._timed_out("readers or a writer did not leave", deadline)
         except BaseException:
-            self._writers.release()
+            writers.release()
             raise
-        self._writers.release()
+        writers.release()
         return False
+
+    def _writers_made(self) -> threading.Lock:
+        with forking.opening:  # or two threads could make two
+            if self._writers is None:
+                self._writers = threading.Lock()
+                forking.forget_in_child(self)
+            return self._writers
 
     def _enter_as_writer(self, deadline: Deadline) -> bool:
         while True:
@@ -288,6 +308,7 @@ class ReadWriteFileLock:
         try:
             room.leave_as_writer(description)
         finally:
+            assert self._writers is not None
             self._writers.release()
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
@@ -385,7 +406,7 @@ class ReadWriteFileLock:
         return ""
 
     def _is_the_file_of(self, lock: ReadWriteFileLock, held: Description | None) -> bool:
-        return held is not None and (lock is self or held.identity == identity_at(self.path))
+        return held is not None and (lock is self or held.is_at(self.path))
 
     def _timed_out(self, what: str, deadline: Deadline) -> LockTimeout:
         return LockTimeout(

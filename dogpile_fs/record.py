@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import zlib
 
 # What `dogpile-fs run` imports to find a fresh file fresh; typing and dataclasses would double its time.
@@ -125,7 +126,7 @@ class Record:
         self.expiretime = expiretime
         self.about = about
         self.attempt = attempt
-        self.version = (generation,) if about is None else (*about[:3], abs(about[3]))
+        self.version = (generation,) if about is None else about if about[3] >= 0 else (*about[:3], -about[3])
         self.basis = createdtime if self.has_value and invalidated is None else -math.inf
 
     def fields(self) -> dict[str, Any]:
@@ -292,6 +293,7 @@ def decode(data: bytes) -> Record | None:
     for name in ("about", "attempt"):
         if fields[name] is not None:
             fields[name] = tuple(fields[name])
+    fields["host"] = sys.intern(fields["host"])  # one for all records that are kept
     return Record(**fields)
 
 

@@ -52,8 +52,7 @@ class ReadWriteLock(Protocol):
 class Scope(Protocol):
     """Where the record is kept and which locks coordinate its users."""
 
-    @property
-    def sight(self) -> Callable[[], Sighting]:
+    def sight(self) -> Sighting:
         """The record, at the price of a fresh pass."""
 
     def standing(self) -> Standing | None:
@@ -117,7 +116,7 @@ class ProcessScope:
     *observed*: what stands at the path is looked at, and corrects the record.
     """
 
-    __slots__ = ("_mutex", "_seer", "sidecar", "sight")
+    __slots__ = ("_mutex", "_seer", "sidecar")
 
     def __init__(
         self,
@@ -132,7 +131,6 @@ class ProcessScope:
         self.sidecar = Sidecar(coordination_base(path, directory) + ".dogpile", mode, timeout)
         self._mutex: Mutex | None = None if lock is None else BorrowedMutex(lock)
         self._seer = ObservedRecord(self.sidecar, path) if observed else self.sidecar
-        self.sight = self._seer.sight
 
     @property
     def mutex(self) -> Mutex:
@@ -143,6 +141,9 @@ class ProcessScope:
             with forking.opening:  # or two threads could make two
                 mutex = self._mutex = self._mutex or made
         return mutex
+
+    def sight(self) -> Sighting:
+        return self._seer.sight()
 
     def look(self) -> Record:
         return self._seer.look().record

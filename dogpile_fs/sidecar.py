@@ -1,10 +1,10 @@
 """Where the record lives: a small file that is read at every pass and written at every creation.
 
 The file is as long as its record, and longer by one zero byte for each creation or invalidation so far (up to
-4 KB; then it begins again). So a read is one ``lseek`` on a kept descriptor, the cheapest question that can be asked
-of a file: has its length changed? The record itself, and whether the file at the path still is that one, is looked
-at when it has, and every 10 ms. Memory-mapping the file would be faster still, but a foreign truncate would then
-kill every reader with SIGBUS.
+4 KB; then it begins again). So a read is one ``lseek`` on a kept descriptor, the cheapest question that can be
+asked of a file: has its length changed? The record itself, and whether the file at the path still is that one, is
+looked at when it has, and every 10 ms. Memory-mapping the file would be faster still, but a foreign truncate would
+then kill every reader with SIGBUS.
 
 A write is read, change and one ``pwrite`` under an exclusive ``flock`` on the sidecar itself, held for
 microseconds: a creator's stamp and somebody's invalidation of it cannot overwrite each other. The creation
@@ -81,6 +81,8 @@ def unseen(record: Record) -> Sighting:
 class Sidecar:
     """The sidecar file at *path*; its methods may be called by any thread."""
 
+    __slots__ = ("_complaint", "_seen", "mode", "path", "timeout")
+
     def __init__(self, path: str, mode: int | None = None, timeout: float | None = None) -> None:
         self.path = path
         self.mode = mode
@@ -127,7 +129,7 @@ class Sidecar:
     def _look(self) -> Sighting:
         seen = self._seen
         description = seen.description
-        if description is None or description.fd < 0 or not description.is_at_its_path():
+        if description is None or not description.is_at_its_path():
             self._forgotten(_NOTHING_SEEN)
             description = self._opened()
         now = time()
@@ -186,7 +188,7 @@ class Sidecar:
             if length > written:
                 os.ftruncate(description.fd, written)
             kept = self._seen.description
-            if kept is not None and kept.identity != description.identity:
+            if kept is not None and not kept.is_at_its_path():
                 self._forgotten(_NOTHING_SEEN)
             return True
         finally:

@@ -18,7 +18,7 @@ from time import time
 from types import EllipsisType
 from typing import Any, Literal, TypeVar
 
-from . import swap
+from . import forking, swap
 from .dogpile import Dogpile, SyncReaderDogpile
 from .errors import DatafileError, WouldDeadlock, explained
 from .loading import Loading, Version, key_of
@@ -79,12 +79,9 @@ class Versioned(ABC):
         self.validate = validate
         self.durable = durable
         self._timeout = timeout
-        self._loading = Loading(repr(self._path))
-        self._made_with: dict[str, Any] = {
-            "timeout": timeout,
-            "directory": None if directory is None else absolute(directory),
-            "mode": mode,
-        }
+        self._loading: Loading | None = None  # made when something is loaded
+        self._directory = None if directory is None else absolute(directory)
+        self._mode = mode
 
     def load(self, loader: Callable[[Any], T], *, timeout: Timeout = INHERIT) -> T:
         """What *loader* makes of the current version: once per process and version, shared by its threads.
@@ -110,22 +107,26 @@ class Versioned(ABC):
         >>> report.load(json.load) is report.load(json.load)
         True
         """
-        slot = self._loading.latest
+        loading = self._loading
+        if loading is None:
+            with forking.opening:  # or two threads could make two
+                loading = self._loading = self._loading or Loading(self._path)
+        slot = loading.latest
         if slot is None or slot.loader is not loader:
-            slot = self._loading.slots.get(key_of(loader))
+            slot = loading.slots.get(key_of(loader))
         if slot is not None and slot.made is not None:
             version, value = slot.made
             if version == self.dogpile.fresh_version():
-                self._loading.latest = slot
+                loading.latest = slot
                 return value  # type: ignore[no-any-return]
         for passage in self._passages(timeout):
             with passage, suppress(Vanished):
-                return self._load(loader, passage)
+                return self._load(loading, loader, passage)
         raise AssertionError("unreachable")
 
-    def _load(self, loader: Callable[[Any], T], passage: Pass) -> T:
+    def _load(self, loading: Loading, loader: Callable[[Any], T], passage: Pass) -> T:
         deadline = passage.deadline
-        value: T = self._loading.value(
+        value: T = loading.value(
             loader, passage.version, lambda version: self._opening(version, loader, deadline), deadline
         )
         return value
@@ -288,7 +289,14 @@ class Versioned(ABC):
 
     def _options(self) -> dict[str, Any]:
         """What else another object must be made with to be like this one."""
-        return {"validate": self.validate, "keep": self.keep, "durable": self.durable, **self._made_with}
+        return {
+            "validate": self.validate,
+            "keep": self.keep,
+            "durable": self.durable,
+            "timeout": self._timeout,
+            "directory": self._directory,
+            "mode": self._mode,
+        }
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r}, {self.dogpile.expiretime})"

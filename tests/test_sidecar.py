@@ -140,7 +140,7 @@ def test_a_change_by_another_process_is_seen_at_once(
     records = [NEW.replace(generation=number) for number in range(20)]
     processes.start(_change_to_each, sidecar.path, records, record)
     for number, expected in enumerate(records):
-        sidecar.sight().record  # what was read a moment ago is known
+        sidecar.sight()  # what was read a moment ago is known
         record.write("next")
         record.wait("changed", number + 1)
         assert sidecar.sight().record == expected
