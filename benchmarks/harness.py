@@ -1,9 +1,10 @@
 """Many processes that begin together, write down when what happened to them, and are computed with afterwards.
 
 Every process keeps its own track: moments on ``CLOCK_MONOTONIC``, which is one clock for all of them, in memory,
-written to a file of its own when it ends. So no process waits for another to tell something, and what is measured
-is not the measuring. Whoever has not come to an end in time is interrupted, and his track tells how far he got:
-that is how starvation shows.
+written to a file of its own when all roles have come to their end. So no process waits for another to tell
+something, none takes the processors away from those that are still at it, and what is measured is not the
+measuring. Whoever has not come to an end in time is interrupted, and his track tells how far he got: that is how
+starvation shows.
 
 Nothing of the contenders is known here.
 """
@@ -87,6 +88,9 @@ class Track:
 class Crowd:
     """Processes forked from here, each in a role, that begin at one moment.
 
+    A process whose role has come to its end, or was interrupted, sleeps until no role is left: to write down a
+    track and to exit costs about a millisecond of processor time, which others may be waiting for.
+
     :param place: an existing directory for their tracks.
     :param patience: seconds from the beginning after which a role is interrupted.
 
@@ -116,6 +120,9 @@ class Crowd:
         """
         begin_at, tell = os.pipe()
         ready, say = os.pipe()
+        # Nobody writes here: it comes to its end when no process has a role left, because each lets go of it after
+        # its role, and the kernel does so for one that was killed.
+        all_over, playing = os.pipe()
         pids: list[int] = []
         try:
             for number, (name, role, args) in enumerate(self._roles):
@@ -123,18 +130,20 @@ class Crowd:
                 if pid == 0:
                     os.close(tell)
                     os.close(ready)
-                    self._play(number, Track(name, begin_at, say, self.patience), role, args)
+                    track = Track(name, begin_at, say, self.patience)
+                    self._play(number, track, role, args, all_over, (say, playing))
                 pids.append(pid)
             os.close(say)
-            say = -1
+            os.close(playing)
+            say = playing = -1
             self._wait_until_ready(ready, len(pids))
             os.write(tell, _MOMENT.pack(time.monotonic_ns() + _NOTICE) * len(pids))
-            self._wait_for_the_end(pids)
+            self._wait_for_the_end(pids, all_over)
         finally:
             for pid in pids:  # only after an error is any of them left
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            for fd in (begin_at, tell, ready, say):
+            for fd in (begin_at, tell, ready, say, all_over, playing):
                 if fd >= 0:
                     os.close(fd)
         tracks = [self._track(number, name) for number, (name, _, _) in enumerate(self._roles)]
@@ -143,11 +152,27 @@ class Crowd:
                 raise RoleFailed(f"{track.role}:\n{track.failure}")
         return tracks
 
-    def _play(self, number: int, track: Track, role: Callable[..., object], args: tuple[Any, ...]) -> NoReturn:
-        """In the child."""
+    def _play(
+        self,
+        number: int,
+        track: Track,
+        role: Callable[..., object],
+        args: tuple[Any, ...],
+        all_over: int,
+        let_go: tuple[int, ...],
+    ) -> NoReturn:
+        """In the child. After its role it lets go of the descriptors *let_go*, and waits for *all_over* to end."""
+        over = False
+
+        def interrupt(_number: int, _frame: FrameType | None) -> None:
+            if not over:
+                # Again soon, should a destructor or a callback have swallowed this one.
+                signal.setitimer(signal.ITIMER_REAL, 0.5)
+                raise OutOfTime
+
         status = 1
         try:
-            signal.signal(signal.SIGALRM, _interrupt)
+            signal.signal(signal.SIGALRM, interrupt)
             signal.setitimer(signal.ITIMER_REAL, self.patience + _GRACE)  # until begin(), the setting up
             with suppress(OutOfTime):
                 try:
@@ -158,7 +183,11 @@ class Crowd:
                 except BaseException:
                     track.failure = traceback.format_exc()
                 finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    over = True  # no call, so that no interrupt comes between: from here on there is none
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for fd in let_go:
+                os.close(fd)
+            os.read(all_over, 1)
             self._file(number).write_text(json.dumps(track.as_json()))
             status = 0
         finally:
@@ -175,8 +204,9 @@ class Crowd:
                 break  # they have ended: their tracks tell why
             count -= said
 
-    def _wait_for_the_end(self, pids: list[int]) -> None:
+    def _wait_for_the_end(self, pids: list[int], all_over: int) -> None:
         deadline = time.monotonic() + self.patience + 2 * _GRACE
+        select.select([all_over], [], [], self.patience + 2 * _GRACE)  # asleep, as long as something is measured
         while pids:
             done, _ = os.waitpid(pids[0], os.WNOHANG)
             if done:
@@ -201,12 +231,6 @@ class Crowd:
         track.marks = [(what, at) for what, at in data["marks"]]
         track.told, track.finished, track.failure = data["told"], data["finished"], data["failure"]
         return track
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    # Again soon, should a destructor or a callback have swallowed this one.
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
-    raise OutOfTime
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 __all__ = ["CONNECTIONS", "Load", "driver", "requests_in"]
 
 CONNECTIONS = 8
+#: Seconds without an answer after which the server is broken, and not merely slow.
+_PATIENCE = 60
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,15 @@ def driver() -> tuple[str, Callable[[int, str, float], Load]]:
 
 def _wrk(wrk: str, port: int, path: str, seconds: float) -> Load:
     whole = max(1, round(seconds))  # it takes no less, and no fractions
-    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{whole}s", f"http://127.0.0.1:{port}{path}"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=whole + 30)
+    command = [
+        wrk,
+        "-t1",
+        f"-c{CONNECTIONS}",
+        f"-d{whole}s",
+        f"--timeout={_PATIENCE}s",
+        f"http://127.0.0.1:{port}{path}",
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=whole + _PATIENCE)
     return requests_in(done.stdout)
 
 
@@ -90,7 +99,7 @@ def drive(port: int, path: str, seconds: float) -> Load:
         for _ in range(CONNECTIONS):
             _Request(address, words, selector)
         while busy:
-            ready = selector.select(timeout=10)
+            ready = selector.select(timeout=_PATIENCE)
             if not ready:
                 raise TimeoutError("the server does not answer")
             for key, _ in ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +22,16 @@ DATAFILE = "Datafile"
 OURS = (peers.DOGPILE, peers.READER, DATAFILE)
 PREAD = "bare pread of 512 bytes"
 OTHERS = (PREAD, peers.FILELOCK, peers.FASTENERS_RW, peers.OVER_FILELOCK)
-MAKING, FIRST, MEMORY, DESCRIPTORS, SAME, EACH = (
+#: Seconds after which an object asks again whether its file is at its path: the 10 ms between have run out.
+REST = 0.02
+MAKING, FIRST, MEMORY, DESCRIPTORS, SAME, EACH, RESTED = (
     "making one",
     "its first pass",
     "memory each",
     "descriptors each",
     "a pass of one of them",
     "a pass of each in turn",
+    f"a pass after a rest of {REST * 1000:g} ms",
 )
 MOST_MEMORY, MOST_DESCRIPTORS, FLAT = 2048, 2, 1.3
 _HOUR = 3600
@@ -42,10 +46,11 @@ class Size:
     numbers: tuple[int, ...]
     rounds: int
     turn: float  # seconds
+    rests: int  # in each round
 
 
-FULL = Size(numbers=(1, 100, 10_000), rounds=7, turn=0.02)
-QUICK = Size(numbers=(1, 100), rounds=3, turn=0.002)
+FULL = Size(numbers=(1, 100, 10_000), rounds=7, turn=0.02, rests=30)
+QUICK = Size(numbers=(1, 100), rounds=3, turn=0.002, rests=2)
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,11 @@ class Holding:
     making: float
     first_pass: float
     #: Seconds of processor time of a pass, by round: of an object that is alone; of the same one among the others;
-    #: of all of them, one after the other.
+    #: of all of them, one after the other; of the first, still alone, after a rest (where that was measured).
     alone: list[float]
     same: list[float]
     each: list[float]
+    rested: list[float]
 
 
 def measure(quick: bool, scratch: Path) -> list[Scenario]:
@@ -87,12 +93,16 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
 
 def _hold(track: Track, name: str, number: int, size: Size, place: str) -> None:
     track.begin()
+    last = number == size.numbers[-1]
     number = min(number, _permitted(number, _NEEDS.get(name, 1)))
     paths = [f"{place}/{n:06}" for n in range(number)]
     first = _MAKERS[name](f"{place}/first")  # what is imported, and made once, counts for nobody
     first()
     passes = max(1, int(size.turn / _cost(first, 20)))
     alone = [_cost(first, passes) for _ in range(size.rounds)]
+    # Once is enough for each kind: in the process with the most objects, with which it is compared.
+    rests = size.rests if name in OURS and last else 0
+    rested = [_cost_after_a_rest(first, rests) for _ in range(size.rounds if rests else 0)]
     gc.collect()
     memory, descriptors = _resident(), _open_descriptors()
     started = time.process_time()
@@ -118,7 +128,7 @@ def _hold(track: Track, name: str, number: int, size: Size, place: str) -> None:
             for one in objects:
                 one()
         each.append((time.process_time() - started) / turns / number)
-    track.told.update(alone=alone, same=same, each=each)
+    track.told.update(alone=alone, same=same, each=each, rested=rested)
 
 
 def _cost(one: Callable[[], object], times: int) -> float:
@@ -126,6 +136,20 @@ def _cost(one: Callable[[], object], times: int) -> float:
     for _ in range(times):
         one()
     return (time.process_time() - started) / times
+
+
+def _cost_after_a_rest(one: Callable[[], object], times: int) -> float:
+    """The median of so many passes, each by itself, with processor caches that others have used meanwhile."""
+    clock = time.process_time
+    costs = []
+    for _ in range(times):
+        time.sleep(REST)
+        started = clock()
+        one()
+        passed = clock()
+        again = clock()
+        costs.append((passed - started) - (again - passed))  # without the clock's own share: it is a system call
+    return statistics.median(costs)
 
 
 def _permitted(number: int, descriptors_each: int) -> int:
@@ -240,7 +264,9 @@ def scenario(found: dict[str, list[Holding]], too_slow: Sequence[str]) -> Scenar
             "A small number of objects fits into memory that the process had already, or takes a whole page: "
             "their share tells little.",
             "Whether a file still is at its path is asked every 10 ms for each object. Who passes them one "
-            "after the other, so many that a round takes longer, is asked at every pass.",
+            "after the other, so many that a round takes longer, is asked at every pass, and finds the "
+            f"processor's caches cold. So does a single object that has rested for {REST * 1000:g} ms; its code "
+            "is cold as well then, which that of many in turn is not, so its pass may cost much more.",
             "filelock's ReadWriteLock keeps an SQLite connection for each path while it is held; it is in row 2.",
         ],
         plots=[
@@ -264,6 +290,8 @@ def scenario(found: dict[str, list[Holding]], too_slow: Sequence[str]) -> Scenar
                 Figure(name, SAME, SECONDS, Spread.of(one.same), at=at),
                 Figure(name, EACH, SECONDS, Spread.of(one.each), at=at),
             ]
+        if last.rested:
+            row.figures.append(Figure(name, RESTED, SECONDS, Spread.of(last.rested), at=1))
         row.figures.append(Figure(name, MEMORY, BYTES, Spread.of([last.memory]), at=last.number))
         if name != peers.DOGPILE:
             ours = found[peers.DOGPILE][-1]
@@ -292,6 +320,16 @@ def scenario(found: dict[str, list[Holding]], too_slow: Sequence[str]) -> Scenar
                 paired(last.each, last.alone),
             ),
         ]
+        if last.rested:
+            row.bars.append(
+                Bar(
+                    f"{label}: a pass of each in turn, against a pass after a rest, with one object: "
+                    f"at most {FLAT:g} times",
+                    FLAT,
+                    "at most",
+                    paired(last.each, last.rested),
+                )
+            )
         row.checks.append(
             Check(
                 f"{name}: at most {MOST_DESCRIPTORS} descriptors each",

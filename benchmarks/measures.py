@@ -7,12 +7,25 @@ minute than of what was measured.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
-__all__ = ["Bar", "Check", "Figure", "Plot", "Ratio", "Scenario", "Spread", "paired", "percentile", "rotated"]
+__all__ = [
+    "Bar",
+    "Check",
+    "Figure",
+    "Plot",
+    "Ratio",
+    "Scenario",
+    "Spread",
+    "paired",
+    "percentile",
+    "ratio",
+    "rotated",
+]
 
 T = TypeVar("T")
 
@@ -62,7 +75,18 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Spread:
     >>> paired([2, 4, 600], [1, 2, 300])  # a machine that was busy in the third round
     Spread(count=3, least=2.0, lower=2.0, median=2.0, upper=2.0, most=2.0)
     """
-    return Spread.of(one / other for one, other in zip(ones, others, strict=True))
+    return Spread.of(ratio(one, other) for one, other in zip(ones, others, strict=True))
+
+
+def ratio(one: float, other: float) -> float:
+    """How many times the *other* the *one* is; not a number where the other did nothing at all.
+
+    That happens where the machine is so busy that something did not get to run in its time, which is no error.
+
+    >>> ratio(3, 2), ratio(3, 0)
+    (1.5, nan)
+    """
+    return one / other if other else math.nan
 
 
 def rotated(contenders: Sequence[T], number: int) -> list[T]:

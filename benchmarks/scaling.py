@@ -22,6 +22,7 @@ from benchmarks.measures import (
     Scenario,
     Spread,
     paired,
+    ratio,
     rotated,
 )
 
@@ -46,11 +47,18 @@ class Size:
     numbers: tuple[int, ...]
     rounds: int
     duration: float  # seconds
+    patience: float  # seconds, beside those
     contenders: tuple[str, ...] = CONTENDERS
 
 
-FULL = Size(numbers=(1, 2, 4, 8, 16, 32, 64), rounds=3, duration=0.2)
-QUICK = Size(numbers=(2, 64), rounds=1, duration=0.1, contenders=(peers.DOGPILE, peers.READER, peers.FLOCK))
+FULL = Size(numbers=(1, 2, 4, 8, 16, 32, 64), rounds=3, duration=0.2, patience=20.0)
+QUICK = Size(
+    numbers=(2, 64),
+    rounds=1,
+    duration=0.1,
+    patience=60.0,
+    contenders=(peers.DOGPILE, peers.READER, peers.FLOCK),
+)
 
 
 @dataclass(frozen=True)
@@ -69,20 +77,20 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
     for number in range(size.rounds):
         for name in rotated(size.contenders, number):
             for processes in size.numbers:
-                found.setdefault((name, processes), []).append(_once(name, processes, size.duration, scratch))
+                found.setdefault((name, processes), []).append(_once(name, processes, size, scratch))
     return [scenario(found, size.duration)]
 
 
 # Measuring
 
 
-def _once(name: str, number: int, duration: float, scratch: Path) -> Outcome:
+def _once(name: str, number: int, size: Size, scratch: Path) -> Outcome:
     path = str(Path(tempfile.mkdtemp(dir=scratch)) / "resource")
     if name in elections.ELECTIONS:
         elections.ELECTIONS[name].open(path, lambda: None, _HOUR)()  # the one creation
     peers.prepare(name)
-    crowd = Crowd(scratch, patience=duration + 20)
-    crowd.add(name, _pass_and_pass, name, path, duration, count=number)
+    crowd = Crowd(scratch, patience=size.duration + size.patience)
+    crowd.add(name, _pass_and_pass, name, path, size.duration, count=number)
     return outcome(crowd.run())
 
 
@@ -135,7 +143,7 @@ def outcome(tracks: Sequence[Track]) -> Outcome:
     passes = sum(one["passes"] for one in told)
     return Outcome(
         passes_per_second=sum(one["passes"] / one["seconds"] for one in told),
-        in_kernel=sum(one["in_kernel"] for one in told) / passes,
+        in_kernel=ratio(sum(one["in_kernel"] for one in told), passes),
         fewest_passes=min(track.told.get("passes", 0) for track in tracks),
     )
 

@@ -52,7 +52,7 @@ QUICK = Size(
     rounds=5,
     turn=0.001,
     pyperf=("--processes", "1", "--values", "1", "--warmups", "0", "--min-time", "0.001"),
-    alone=(peers.DOGPILE, peers.READER),
+    alone=(peers.DOGPILE,),
 )
 
 

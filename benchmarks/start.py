@@ -40,7 +40,7 @@ class Size:
 
 
 FULL = Size(rounds=20)
-QUICK = Size(rounds=3)
+QUICK = Size(rounds=2)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from benchmarks.measures import (
     Scenario,
     Spread,
     paired,
+    ratio,
     rotated,
 )
 
@@ -184,9 +185,9 @@ def scenario(found: dict[str, list[Slice]], driver_name: str) -> Scenario:
     rates = {
         variant: [one.load.requests / one.load.seconds for one in slices] for variant, slices in found.items()
     }
-    costs = {variant: [one.used / one.load.requests for one in slices] for variant, slices in found.items()}
+    costs = {variant: [ratio(one.used, one.load.requests) for one in slices] for variant, slices in found.items()}
     for variant in found:
-        kept = Spread.of(100 * one / plain for one, plain in zip(rates[variant], rates[PLAIN], strict=True))
+        kept = Spread.of(100 * ratio(one, plain) for one, plain in zip(rates[variant], rates[PLAIN], strict=True))
         row.figures += [
             Figure(variant, RATE, PER_SECOND, Spread.of(rates[variant])),
             Figure(variant, KEPT, SHARE, kept),

@@ -55,10 +55,11 @@ class Size:
     readers: tuple[int, ...]
     rounds: int
     duration: float  # seconds
+    patience: float  # seconds, beside those
 
 
-FULL = Size(readers=(1, 8, 32), rounds=2, duration=2.0)
-QUICK = Size(readers=(8,), rounds=1, duration=0.8)
+FULL = Size(readers=(1, 8, 32), rounds=2, duration=2.0, patience=20.0)
+QUICK = Size(readers=(8,), rounds=1, duration=0.5, patience=60.0)
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,22 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
     for number in range(size.rounds):
         for count in size.readers:
             for name in rotated(list(peers.READ_WRITE), number):
-                found.setdefault((name, count), []).append(_once(name, count, size.duration, scratch))
+                found.setdefault((name, count), []).append(_once(name, count, size, scratch))
     return [scenario(found, size.duration)]
 
 
 # Measuring
 
 
-def _once(name: str, readers: int, duration: float, scratch: Path) -> Outcome:
+def _once(name: str, readers: int, size: Size, scratch: Path) -> Outcome:
     path = str(Path(tempfile.mkdtemp(dir=scratch)) / "resource")
     at_least = _AT_LEAST if name == peers.READER else 0
     enough = mmap.mmap(-1, 1)  # shared: whether the writer has been in often enough
     enough[0] = not at_least
     peers.prepare(name)
-    crowd = Crowd(scratch, patience=duration + 20)
-    crowd.add("writer", _write, name, path, duration, at_least, enough)
-    crowd.add("reader", _read, name, path, duration, at_least, enough, count=readers)
+    crowd = Crowd(scratch, patience=size.duration + size.patience)
+    crowd.add("writer", _write, name, path, size.duration, at_least, enough)
+    crowd.add("reader", _read, name, path, size.duration, at_least, enough, count=readers)
     tracks = crowd.run()
     return outcome(tracks[0], tracks[1:])
 
@@ -144,7 +145,8 @@ def outcome(writer: Track, readers: Sequence[Track]) -> Outcome:
     """What the tracks of one round say.
 
     The last attempt had not succeeded when the round ended. It counts as a wait of the time that it had lasted, if
-    that is longer than all others; else it was merely cut short.
+    that is longer than all others; else it was merely cut short. A writer that was interrupted in its first
+    attempt has waited all the time.
     """
     begin: int = writer.told["begin"]
     end: int = writer.told["end"]
@@ -153,8 +155,9 @@ def outcome(writer: Track, readers: Sequence[Track]) -> Outcome:
     in_vain = [seconds(asked, end) for asked, entered, _ in attempts if asked < end < entered]
     blocks: list[list[Span]] = [[tuple(block) for block in reader.told["blocks"]] for reader in readers]
     writes = [(entered, left) for _, entered, left in attempts]
+    longer = [wait for wait in in_vain if wait > max(waits, default=0.0)]
     return Outcome(
-        waits=waits + [wait for wait in in_vain if wait > max(waits, default=0.0)],
+        waits=waits + longer or [seconds(begin, end)],
         writes=len(waits),
         reads_per_second=sum(left <= end for some in blocks for _, left in some) / seconds(begin, end),
         readers_through=sum(reader.finished for reader in readers),

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cold_start, expiry_under_load, load, peers, report, scaling, swap, web, writer_among_readers
+from benchmarks import (
+    cold_start,
+    expiry_under_load,
+    load,
+    many_paths,
+    peers,
+    report,
+    scaling,
+    swap,
+    web,
+    writer_among_readers,
+)
 from benchmarks import run as suite
 from benchmarks.harness import Crowd, RoleFailed, Track, meanwhile
 from benchmarks.measures import Bar, Check, Figure, Plot, Ratio, Scenario, Spread
@@ -164,6 +175,101 @@ def test_a_role_that_was_killed_is_missed(tmp_path: Path) -> None:
         crowd.run()
 
 
+def test_who_comes_to_an_end_early_leaves_the_processors_to_the_others(tmp_path: Path) -> None:
+    def early(own: Track) -> None:
+        own.begin()
+
+    def late(own: Track) -> None:
+        own.begin()
+        time.sleep(0.1)
+        own.told["tracks"] = len(list(tmp_path.iterdir()))
+
+    crowd = Crowd(tmp_path, patience=20)
+    crowd.add("early", early, count=3)
+    crowd.add("late", late)
+    tracks = crowd.run()
+    assert [one.finished for one in tracks] == [True] * 4
+    assert tracks[-1].told["tracks"] == 0
+
+
+def test_who_was_interrupted_waits_for_the_others_too_and_is_not_interrupted_again(tmp_path: Path) -> None:
+    def early(own: Track) -> None:
+        own.begin()
+
+    def starving(own: Track) -> None:
+        own.begin()
+        own.mark("waits")
+        time.sleep(60)
+
+    def stubborn(own: Track) -> None:
+        """Is interrupted twice: what it has to put in order takes longer than the interrupt is repeated after."""
+        own.begin()
+        try:
+            time.sleep(60)
+        finally:
+            time.sleep(5)
+            own.mark("not reached")
+
+    def swallowing(own: Track) -> None:
+        """Comes to its end after the interrupt, which would be repeated."""
+        own.begin()
+        try:
+            time.sleep(60)
+        except BaseException:
+            own.mark("goes on")
+
+    crowd = Crowd(tmp_path, patience=0.1)
+    roles = {"early": early, "starving": starving, "stubborn": stubborn, "swallowing": swallowing}
+    for name, role in roles.items():
+        crowd.add(name, role)
+    found = {one.role: one for one in crowd.run()}
+    assert {name: one.finished for name, one in found.items()} == {
+        "early": True,
+        "starving": False,
+        "stubborn": False,
+        "swallowing": True,
+    }
+    assert {name: [what for what, _ in one.marks] for name, one in found.items()} == {
+        "early": [],
+        "starving": ["waits"],
+        "stubborn": [],
+        "swallowing": ["goes on"],
+    }
+
+
+def test_nobody_waits_for_a_role_that_was_killed(tmp_path: Path) -> None:
+    def killed(own: Track) -> None:
+        own.begin()
+        os.kill(os.getpid(), 9)
+
+    def walker(own: Track) -> None:
+        own.begin()
+
+    crowd = Crowd(tmp_path, patience=600)
+    crowd.add("walker", walker, count=2)
+    crowd.add("killed", killed)
+    crowd.add("walker", walker, count=2)
+    started = time.monotonic()
+    with pytest.raises(RoleFailed, match=r"killed:\nit left no track: it was killed"):
+        crowd.run()
+    assert time.monotonic() - started < 300
+
+
+def test_nobody_waits_for_a_role_that_raised(tmp_path: Path) -> None:
+    def clumsy(own: Track) -> None:
+        own.begin()
+        raise LookupError("where is it?")
+
+    def walker(own: Track) -> None:
+        own.begin()
+
+    crowd = Crowd(tmp_path, patience=600)
+    crowd.add("clumsy", clumsy)
+    crowd.add("walker", walker)
+    with pytest.raises(RoleFailed, match=r"clumsy:(?s:.*)where is it"):
+        crowd.run()
+
+
 def test_meanwhile_another_process_is_inside_the_action(tmp_path: Path) -> None:
     def action(block: Any) -> None:
         (tmp_path / "inside").write_text(str(os.getpid()))
@@ -253,6 +359,11 @@ def test_readers_inside_while_a_writer_is_are_counted() -> None:
     assert found.overlaps == 2
 
 
+def test_a_writer_who_was_interrupted_in_its_first_attempt_has_waited_all_the_time() -> None:
+    found = writer_and_readers([], [(0, 1003)])
+    assert (found.waits, found.writes) == ([1.0], 0)
+
+
 def test_starvation_is_said_in_words() -> None:
     gets_in = writer_and_readers([(10, 14, 15), (30, 34, 35), (50, 52, 53)], [(0, 13), (16, 29)])
     starves = writer_and_readers([(10, 1005, 1006)], [(0, 1003)])
@@ -291,6 +402,21 @@ def test_passes_are_counted_before_and_during_the_creation() -> None:
     assert (found.slowest_before, found.slowest_during) == (0.005, 0.009)
     assert found.fewest_during == 320
     assert found.creation == (0.0, 1.0)
+
+
+def test_creations_are_counted_until_what_was_created_expires_again() -> None:
+    creator = track(marks={"creation begins": 1000, "creation ends": 2000})
+    creator.told["slices"] = slices((500, 900, 300, 4))
+
+    def another(began: int) -> Track:
+        return track(marks={"creation begins": began, "creation ends": began + 1000}, slices=[])
+
+    def creations(*began: int) -> int:
+        return expiry_under_load.outcome([creator, *map(another, began)], window=1.0).creations
+
+    assert creations(1500) == 2
+    assert creations(2500) == 2
+    assert creations(3500) == 1  # its process was kept from running for 1.1 s
 
 
 def test_who_never_passes_during_the_creation_shows() -> None:
@@ -338,7 +464,7 @@ def test_the_own_driver_counts_whole_answers_and_others() -> None:
     assert bad.failures == bad.requests > 0
 
 
-# Rows 9 and 12
+# Rows 9, 10 and 12
 
 
 def test_a_swap_is_compared_with_the_bare_calls_that_promise_the_same() -> None:
@@ -351,6 +477,18 @@ def test_a_swap_is_compared_with_the_bare_calls_that_promise_the_same() -> None:
     assert [bar.met for bar in row.bars] == [True, False, False]
 
 
+def test_passes_of_many_objects_are_compared_with_those_of_one_that_has_rested() -> None:
+    def holding(number: int, each: float, rested: list[float]) -> many_paths.Holding:
+        return many_paths.Holding(number, 1000, 1, 1e-4, 1e-4, [2e-6] * 3, [2e-6] * 3, [each] * 3, rested)
+
+    holdings = [holding(1, 2e-6, []), holding(10_000, 6e-6, [5e-6] * 3)]
+    row = many_paths.scenario(dict.fromkeys(many_paths.OURS, holdings), [])
+    bars = [bar for bar in row.bars if "in turn" in bar.text]
+    assert [bar.measured.median for bar in bars] == pytest.approx([3.0, 1.2] * 3)
+    rested = [figure for figure in row.figures if figure.what == many_paths.RESTED]
+    assert [(figure.contender, figure.at) for figure in rested] == [(name, 1) for name in many_paths.OURS]
+
+
 def test_throughput_is_the_sum_of_what_each_did_in_its_own_time() -> None:
     tracks = [
         track(passes=100, seconds=0.5, in_kernel=0.002),
@@ -359,6 +497,24 @@ def test_throughput_is_the_sum_of_what_each_did_in_its_own_time() -> None:
     ]
     found = scaling.outcome(tracks)
     assert found == scaling.Outcome(passes_per_second=500, in_kernel=0.004 / 400, fewest_passes=0)
+
+
+# The run
+
+
+@pytest.mark.parametrize(("passed", "status"), [(True, 0), (False, 1)])
+def test_a_run_fails_if_a_count_is_wrong_and_not_if_a_bar_is_missed(
+    passed: bool, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def room(*_: object) -> tuple[dict[str, Any], list[Scenario]]:
+        scenario = Scenario(number=9, title="Title", setting="Setting", ours=["ours"])
+        scenario.bars.append(Bar("at most 1", 1.0, "at most", Spread.of([7.0])))
+        scenario.checks.append(Check("exactly one creation", passed, "2"))
+        return {"took": 0.0, "others": 0.0}, [scenario]
+
+    monkeypatch.setattr(suite, "_in_process_of_its_own", room)
+    monkeypatch.setattr(suite, "_written", lambda *_: tmp_path)
+    assert suite.main(["--quick", "--only", "9", "--scratch", str(tmp_path)]) == status
 
 
 # The page

@@ -1618,7 +1618,17 @@ def test_it_can_be_pickled_to_another_process(
     )  # fmt: skip
     loaded(datafile)
     copy: Datafile = pickle.loads(pickle.dumps(datafile))
-    for name in ("creator", "validate", "keep", "skip_unchanged", "durable", "_directory", "_mode", "_path", "_timeout"):
+    for name in (
+        "creator",
+        "validate",
+        "keep",
+        "skip_unchanged",
+        "durable",
+        "_directory",
+        "_mode",
+        "_path",
+        "_timeout",
+    ):
         assert getattr(copy, name) == getattr(datafile, name), name
     assert type(copy.dogpile) is SyncReaderDogpile
     assert copy.dogpile.expiretime == 60
