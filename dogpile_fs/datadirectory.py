@@ -27,7 +27,7 @@ from . import forking, swap
 from .errors import DatafileError, LockTimeout, explained
 from .lockfile import Description
 from .standing import Standing, standing_of
-from .versioned import Creator, Vanished, Versioned, entries
+from .versioned import Creator, Vanished, Versioned, names_in
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["DataDirectory"]
@@ -258,10 +258,11 @@ class DataDirectory(Versioned):
         """All versions by their number: where each is, and the number of the one before it."""
         begin, end = self._marked("dir", place)
         found = {}
-        for entry in entries(os.path.dirname(place), begin):
-            number, _, before = entry.name[len(begin) : -len(end)].partition("-")
-            if entry.name.endswith(end) and number.isdecimal() and before.isdecimal():
-                found[int(number)] = (entry.path, int(before))
+        directory = os.path.dirname(place)
+        for name in names_in(directory, begin):
+            number, _, before = name[len(begin) : -len(end)].partition("-")
+            if name.endswith(end) and number.isdecimal() and before.isdecimal():
+                found[int(number)] = (os.path.join(directory, name), int(before))
         return found
 
     def _current_number(self, place: str, versions: dict[int, tuple[str, int]]) -> int:
@@ -285,7 +286,8 @@ class DataDirectory(Versioned):
         current = self._current_number(place, versions)
         number = versions[current][1] if current else max(versions, default=0)
         others = {path for other, (path, _) in versions.items() if other != current}
-        others.update(entry.path for entry in entries(os.path.dirname(place), self._marked("old", place)[0]))
+        directory = os.path.dirname(place)
+        others.update(os.path.join(directory, name) for name in names_in(directory, self._marked("old", place)[0]))
         earlier = []
         while number in versions and versions[number][0] in others:
             path, number = versions[number]

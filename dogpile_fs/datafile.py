@@ -8,13 +8,14 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from . import swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
 from .standing import Standing, standing_of
-from .versioned import Creator, Vanished, Versioned, entries
+from .versioned import Creator, Vanished, Versioned, names_in
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["Datafile"]
@@ -137,19 +138,7 @@ class Datafile(Versioned):
         """
         if mode not in ("rb", "r", "rt"):
             raise ValueError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: a datafile is written by its creator")
-        return self._reading(mode, timeout, encoding=encoding, errors=errors, newline=newline)
-
-    @contextmanager
-    def _reading(self, mode: str, timeout: Timeout, **text: str | None) -> Iterator[IO[Any]]:
-        for passage in self._passages(timeout):
-            with passage:
-                try:
-                    file = self._opened(mode, **text)
-                except Vanished:
-                    continue
-                with file:
-                    yield file
-                return
+        return _Reading(self, timeout, mode, encoding, errors, newline)
 
     @contextmanager
     def acquire(self, *, timeout: Timeout = INHERIT) -> Iterator[str]:
@@ -174,13 +163,13 @@ class Datafile(Versioned):
 
     @contextmanager
     def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, IO[Any]]]:
-        with self._opened("rb") as file:
+        with self._opened("rb", None, None, None) as file:
             yield standing_of(os.fstat(file.fileno())), file
 
-    def _opened(self, mode: str, **text: str | None) -> IO[Any]:
+    def _opened(self, mode: str, encoding: str | None, errors: str | None, newline: str | None) -> IO[Any]:
         try:
             # O_NONBLOCK: a FIFO must not make us wait; to a regular file it means nothing.
-            file: IO[Any] = open(self._path, mode, opener=_at_once, **text)  # type: ignore[call-overload]  # noqa: SIM115
+            file: IO[Any] = open(self._path, mode, -1, encoding, errors, newline, True, _at_once)  # noqa: SIM115
         except FileNotFoundError as error:
             raise Vanished from error
         except OSError as error:
@@ -243,12 +232,16 @@ class Datafile(Versioned):
     def _kept(self, place: str) -> list[tuple[int, str]]:
         """The versions that were kept, the last first."""
         begin, end = self._marked("kept", place)
+        directory = os.path.dirname(place)
         found = [
-            (entry.name[len(begin) : -len(end)], entry.path)
-            for entry in entries(os.path.dirname(place), begin)
-            if entry.name.endswith(end) and entry.is_file(follow_symlinks=False)
+            (name[len(begin) : -len(end)], os.path.join(directory, name))
+            for name in names_in(directory, begin)
+            if name.endswith(end)
         ]
-        return sorted(((int(number), path) for number, path in found if number.isdecimal()), reverse=True)
+        return sorted(
+            ((int(number), path) for number, path in found if number.isdecimal() and _is_regular(path)),
+            reverse=True,
+        )
 
     def _keep(self, place: str) -> None:
         kept = self._kept(place)
@@ -297,8 +290,48 @@ class Datafile(Versioned):
                 os.unlink(left)
 
 
+class _Reading:
+    """A block with the current version open. No generator: it would cost as much as the opening."""
+
+    __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout")
+
+    def __init__(self, datafile: Datafile, timeout: Timeout, *how: Any) -> None:
+        self._datafile = datafile
+        self._timeout = timeout
+        self._how = how
+
+    def __enter__(self) -> IO[Any]:
+        datafile = self._datafile
+        for passage in datafile._passages(self._timeout):
+            passage.__enter__()
+            try:
+                self._file = datafile._opened(*self._how)
+            except Vanished:
+                passage.__exit__(None, None, None)
+            except BaseException as error:
+                passage.__exit__(type(error), error, error.__traceback__)
+                raise
+            else:
+                self._passage = passage
+                return self._file
+        raise AssertionError("unreachable")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._file.close()
+        finally:
+            self._passage.__exit__(kind, error, trace)
+
+
 def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _is_regular(path: str) -> bool:
+    found = swap.lstat(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def _same_contents(one: str, other: str) -> bool:

@@ -25,6 +25,7 @@ from .waiting import INHERIT, Timeout, checked_timeout
 __all__ = ["Dogpile", "SyncReaderDogpile"]
 
 _EARLIEST = -CLOCK_TOLERANCE
+_WITH_NOTHING: dict[str, Any] = {}
 
 
 class Dogpile:
@@ -92,12 +93,15 @@ class Dogpile:
                 observed=resource is not None,
             )
         self._terms = Terms(self.path, scope, own_timeout)
-        # For a copy; as attributes, because many objects share the names of them.
-        self._lock = lock
-        self._timeout = timeout
-        self._directory = None if directory is None else absolute(directory)
-        self._mode = mode
-        self._resource: Literal["file", "directory"] | None = resource
+        made_with = {
+            "lock": lock,
+            "timeout": timeout,
+            "directory": None if directory is None else absolute(directory),
+            "mode": mode,
+        }
+        # Only what is not the default: there may be thousands of objects.
+        self._resource = resource
+        self._made_with = {name: value for name, value in made_with.items() if value is not None} or _WITH_NOTHING
         self.expiretime = expiretime
         if init:
             now = time()
@@ -288,14 +292,12 @@ class Dogpile:
                 "a Dogpile without a path coordinates the threads of one process and cannot be sent to another: "
                 "give it a path"
             )
-        options = {
-            "lock": self._lock,
-            "timeout": self._timeout,
-            "directory": self._directory,
-            "mode": self._mode,
-            "resource": self._resource,
-        }
-        return _unpickled, (type(self), self.expiretime, self.path, options)
+        return _unpickled, (
+            type(self),
+            self.expiretime,
+            self.path,
+            {**self._made_with, "resource": self._resource},
+        )
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f", {self.path!r}"

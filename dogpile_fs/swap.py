@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 from contextlib import suppress
+from functools import lru_cache
 
 from .errors import DatafileError, explained
 
@@ -52,6 +53,7 @@ def real_path(path: str) -> str:
     return real
 
 
+@lru_cache
 def marked(kind: str, path: str, owner: str = "") -> tuple[str, str]:
     """How the names of *kind* begin and end that stand beside *path* for *owner* (default: its own name).
 

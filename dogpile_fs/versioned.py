@@ -28,7 +28,7 @@ from .standing import Standing, stands
 from .status import Status
 from .waiting import INHERIT, Deadline, Timeout
 
-__all__ = ["Creator", "Vanished", "Versioned", "entries"]
+__all__ = ["Creator", "Vanished", "Versioned", "names_in"]
 
 T = TypeVar("T")
 
@@ -228,13 +228,16 @@ class Versioned(ABC):
 
     def _marked(self, kind: str, place: str) -> tuple[str, str]:
         # Those who reach a file by different links do not share a mutex, so they must not share such names.
-        own = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
+        own = place
+        if os.path.islink(self._path):
+            own = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
         return swap.marked(kind, place, "" if own == place else own)
 
     def _remove_left(self, place: str) -> None:
         """Remove what this or a killed creator left beside *place*, and what their programs put beside that."""
-        for entry in entries(os.path.dirname(place), self._marked("new", place)[0]):
-            self._remove(entry.path)
+        directory = os.path.dirname(place)
+        for name in names_in(directory, self._marked("new", place)[0]):
+            self._remove(os.path.join(directory, name))
 
     @abstractmethod
     def _place(self) -> str:
@@ -302,11 +305,10 @@ class Versioned(ABC):
         return f"{type(self).__name__}({self._path!r}, {self.dogpile.expiretime})"
 
 
-def entries(directory: str, begin: str) -> list[os.DirEntry[str]]:
-    """What is in *directory* now and has a name that begins with *begin*; none if it may not be listed."""
+def names_in(directory: str, begin: str) -> list[str]:
+    """The names in *directory* that begin with *begin* now; none if it may not be listed."""
     try:
-        with os.scandir(directory) as all_of_them:
-            return [entry for entry in all_of_them if entry.name.startswith(begin)]
+        return [name for name in os.listdir(directory) if name.startswith(begin)]
     except PermissionError:
         return []
     except OSError as error:
