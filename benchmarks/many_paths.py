@@ -238,8 +238,8 @@ def scenario(found: dict[str, list[Holding]], too_slow: Sequence[str]) -> Scenar
             "A small number of objects fits into memory that the process had already, or takes a whole page: "
             "their share tells little.",
             f"In turn: all rest for {REST * 1000:g} ms, then each passes once, so that each looks whether its "
-            "file is still at its path. A single pass after a rest finds the processor and its caches cold: it is many "
-            "times as expensive, of whatever kind; with 100 and more, that is the first one's share.",
+            "file is still at its path. A single pass after a rest finds the processor and its caches cold: it is "
+            "many times as expensive, of whatever kind; with 100 and more, that is the first one's share.",
             "filelock's ReadWriteLock keeps an SQLite connection for each path while it is held; it is in row 2.",
         ],
         plots=[
