@@ -14,6 +14,7 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 from . import swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
+from .passage import Pass
 from .standing import Standing, standing_of
 from .versioned import Creator, Vanished, Versioned, names_in
 from .waiting import INHERIT, Deadline, Timeout
@@ -163,10 +164,13 @@ class Datafile(Versioned):
 
     @contextmanager
     def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, IO[Any]]]:
-        with self._opened("rb", None, None, None) as file:
-            yield standing_of(os.fstat(file.fileno())), file
+        file, found = self._opened("rb", None, None, None)
+        with file:
+            yield standing_of(found), file
 
-    def _opened(self, mode: str, encoding: str | None, errors: str | None, newline: str | None) -> IO[Any]:
+    def _opened(
+        self, mode: str, encoding: str | None, errors: str | None, newline: str | None
+    ) -> tuple[IO[Any], os.stat_result]:
         try:
             # O_NONBLOCK: a FIFO must not make us wait; to a regular file it means nothing.
             file: IO[Any] = open(self._path, mode, -1, encoding, errors, newline, True, _at_once)  # noqa: SIM115
@@ -178,7 +182,7 @@ class Datafile(Versioned):
         if not stat.S_ISREG(found.st_mode):
             file.close()
             raise swap.no_regular_file(self._path, found)
-        return file
+        return file, found
 
     def _place(self) -> str:
         place = swap.real_path(self._path)
@@ -295,17 +299,22 @@ class _Reading:
 
     __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout")
 
+    _file: IO[Any]
+
     def __init__(self, datafile: Datafile, timeout: Timeout, *how: Any) -> None:
         self._datafile = datafile
         self._timeout = timeout
         self._how = how
+        self._passage: Pass | None = None
 
     def __enter__(self) -> IO[Any]:
         datafile = self._datafile
+        if not isinstance(datafile.dogpile, SyncReaderDogpile) and self._open_fresh():
+            return self._file
         for passage in datafile._passages(self._timeout):
             passage.__enter__()
             try:
-                self._file = datafile._opened(*self._how)
+                self._file, _ = datafile._opened(*self._how)
             except Vanished:
                 passage.__exit__(None, None, None)
             except BaseException as error:
@@ -316,13 +325,29 @@ class _Reading:
                 return self._file
         raise AssertionError("unreachable")
 
+    def _open_fresh(self) -> bool:
+        """Whoever has opened what is fresh has passed: that spares a look at the path."""
+        try:
+            file, found = self._datafile._opened(*self._how)
+        except (Vanished, DatafileError):
+            return False  # a creation may cure it
+        fresh = False
+        try:
+            fresh = self._datafile.dogpile.fresh_version(found) is not None
+        finally:
+            if not fresh:
+                file.close()
+        self._file = file
+        return fresh
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             self._file.close()
         finally:
-            self._passage.__exit__(kind, error, trace)
+            if self._passage is not None:
+                self._passage.__exit__(kind, error, trace)
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -253,9 +253,11 @@ class Dogpile:
         record = self._terms.scope.look()
         return record.version if record.has_value else None
 
-    def fresh_version(self) -> tuple[int, ...] | None:
+    def fresh_version(self, found: os.stat_result | None = None) -> tuple[int, ...] | None:
         """The :attr:`version` in place, if it is fresh, else ``None``; at less than a pass costs.
 
+        :param found: what ``os.fstat`` tells of the file that the caller has opened at the path: then only if that
+            is what was stamped last. It needs ``resource=``, and saves a look at the path.
         :raises SidecarError, LockFileError: if the coordination files cannot be read.
 
         >>> dogpile = Dogpile(3600, init=True)
@@ -266,7 +268,7 @@ class Dogpile:
         False
         """
         terms = self._terms
-        record = terms.scope.sight().record
+        record = terms.scope.sight().record if found is None else terms.scope.record_of(found)
         if _EARLIEST <= time() - record.basis < terms.lifetime:
             return record.version
         return None

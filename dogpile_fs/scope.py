@@ -18,7 +18,7 @@ from .observed import ObservedRecord
 from .paths import coordination_base
 from .record import NOTHING, Record
 from .sidecar import Sidecar, Sighting, unseen
-from .standing import Standing
+from .standing import Standing, standing_of, stands
 from .threads import BorrowedMutex, LockLike, ThreadMutex, ThreadReadWriteLock, wait_for
 from .waiting import INHERIT, Deadline, Timeout
 from .watching import wait_for_change
@@ -64,6 +64,9 @@ class Scope(Protocol):
     def look(self) -> Record:
         """The record, as surely as it can be known."""
 
+    def record_of(self, found: os.stat_result) -> Record:
+        """The record, if *found* is what it describes; else :data:`~.record.NOTHING`."""
+
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by what *make* makes of it."""
 
@@ -106,6 +109,9 @@ class ThreadScope:
     def look(self) -> Record:
         return self._sighting.record
 
+    def record_of(self, found: os.stat_result) -> Record:
+        return NOTHING
+
     def standing(self) -> None:
         pass
 
@@ -147,6 +153,10 @@ class ProcessScope:
 
     def look(self) -> Record:
         return self._seer.look().record
+
+    def record_of(self, found: os.stat_result) -> Record:
+        record = self.sidecar.sight().record
+        return record if record.about is not None and stands(record.about, standing_of(found)) else NOTHING
 
     def standing(self) -> Standing | None:
         return self._seer.standing()
