@@ -13,7 +13,7 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from . import swap
 from .dogpile import SyncReaderDogpile
-from .errors import DatafileError, explained
+from .errors import DatafileError, NeedRegenerationException, explained
 from .passage import Pass
 from .standing import Standing, standing_of
 from .versioned import Creator, Vanished, Versioned, names_in
@@ -297,9 +297,10 @@ class Datafile(Versioned):
 class _Reading:
     """A block with the current version open. No generator: it would cost as much as the opening."""
 
-    __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout")
+    __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout", "_version")
 
     _file: IO[Any]
+    _version: tuple[int, ...] | None
 
     def __init__(self, datafile: Datafile, timeout: Timeout, *how: Any) -> None:
         self._datafile = datafile
@@ -331,14 +332,14 @@ class _Reading:
             file, found = self._datafile._opened(*self._how)
         except (Vanished, DatafileError):
             return False  # a creation may cure it
-        fresh = False
+        self._version = None
         try:
-            fresh = self._datafile.dogpile.fresh_version(found) is not None
+            self._version = self._datafile.dogpile.fresh_version(found)
         finally:
-            if not fresh:
+            if self._version is None:
                 file.close()
         self._file = file
-        return fresh
+        return self._version is not None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -348,6 +349,10 @@ class _Reading:
         finally:
             if self._passage is not None:
                 self._passage.__exit__(kind, error, trace)
+            elif isinstance(error, NeedRegenerationException) and not error.taken:
+                error.taken = True
+                if self._datafile.dogpile.version == self._version:  # none that was made since
+                    self._datafile.invalidate(hard=True)
 
 
 def _at_once(path: str, flags: int) -> int:

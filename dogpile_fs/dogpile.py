@@ -133,8 +133,8 @@ class Dogpile:
             that merely lacks permission to create passes through what is stale, and says so in the log.
         :raises: what *creator* raises, unchanged; the old createdtime stays and the mutex is free again.
 
-        From ``dogpile.core`` 0.4.1, ``Dogpile.acquire``. To be entered at once: the call may have looked already
-        whether the resource is fresh.
+        From ``dogpile.core`` 0.4.1, ``Dogpile.acquire``. To be entered at once, and not to be kept: the call may
+        have looked already whether the resource is fresh.
         """
         passed = self._terms.passed
         if (

@@ -55,10 +55,16 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global opening
     opening = threading.RLock()
+    failures = []
     for reference in _forgetful.copy():
         thing = reference()
         if thing is not None:
-            thing.after_fork()
+            try:
+                thing.after_fork()
+            except Exception as failure:  # the others must forget all the same
+                failures.append(failure)
+    if failures:
+        raise ExceptionGroup("a forked child could not forget what its parent holds", failures)
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -83,7 +83,17 @@ class Description:
 
     def is_at(self, path: str) -> bool:
         """Whether the file at *path* is this one; if this is closed, it is not."""
-        return self.fd >= 0 and identity_at(path) == self.identity
+        found = identity_at(path)
+        try:
+            return found is not None and found == self.identity
+        except OSError:  # closed by another thread or a fork, or stale on a network
+            return False
+
+    def retired(self) -> Description:
+        """Another that has this one's descriptor; this one is as good as closed, but its number is not free."""
+        with forking.opening:
+            fd, self.fd = self.fd, -1
+            return Description(self.path, fd)
 
     def close(self) -> None:
         """Close it; any lock it holds is thereby given back, unless a child still has a copy."""

@@ -19,7 +19,7 @@ from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from types import TracebackType
 from typing import Self
-from weakref import WeakSet
+from weakref import ref
 
 from filelock import lock_descriptor, unlock_descriptor
 
@@ -40,7 +40,7 @@ _TRIES = 10
 _WHILE_ANOTHER_LOOKS = 0.0005
 
 #: Those that this process holds. Added to and taken from by who holds one.
-_all_held: WeakSet[FileMutex] = WeakSet()
+_all_held: set[ref[FileMutex]] = set()
 
 
 class FileMutex:
@@ -126,13 +126,13 @@ class FileMutex:
         :raises NotHeld: if this object does not hold it.
         """
         description, self._held = self._held, None
-        _all_held.discard(self)
         if description is None:
             if not self._held_by_parent:
                 raise NotHeld(f"the mutex {self.path!r} is not held by this object: acquire it first")
             self._held_by_parent = False
             return
         try:
+            _all_held.discard(ref(self))
             if not description.is_at_its_path():
                 log.warning(
                     "the lock file %r was deleted or replaced while it was locked: others may have held it at the "
@@ -211,9 +211,10 @@ class FileMutex:
     def refuse_to_wait_for_oneself(self) -> None:
         """:raises WouldDeadlock: if this thread holds the lock, through whichever object."""
         me = _thread.get_ident()
-        for mutex in _all_held.copy():
-            held = mutex._held
-            if held is None or mutex._owner != me:
+        for reference in _all_held.copy():
+            mutex = reference()
+            held = None if mutex is None else mutex._held
+            if mutex is None or held is None or mutex._owner != me:
                 continue
             if mutex is self or held.is_at(self.path):
                 raise WouldDeadlock(
@@ -280,8 +281,8 @@ class FileMutex:
         with suppress(OSError):  # no permission to write the file: then they wait for the mutex itself
             byterange.exclusive(description.fd, self._turn, wait=False)
         self._owner = _thread.get_ident()
+        _all_held.add(ref(self, _all_held.discard))  # first: one too many does no harm
         self._held = description
-        _all_held.add(self)
         return True
 
     def _timed_out(self, deadline: Deadline) -> LockTimeout:
@@ -303,7 +304,7 @@ class FileMutex:
         if self._held is not None and self._owner == _thread.get_ident():
             self._held_by_parent = True  # or by its parent's parent: it stays true until it is left
         self._held = None
-        _all_held.discard(self)
+        _all_held.discard(ref(self))
         self._threads = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:

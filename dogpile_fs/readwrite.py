@@ -23,7 +23,7 @@ from fcntl import F_OFD_GETLK, LOCK_UN, fcntl, flock
 from time import monotonic
 from types import TracebackType
 from typing import Literal
-from weakref import WeakSet
+from weakref import ref
 
 from . import forking, room
 from .errors import LockTimeout, NotHeld, WouldDeadlock
@@ -66,6 +66,8 @@ class Seat(Description):
 
     def __enter__(self, deadline: Deadline | None = None) -> None:
         lock = self.lock
+        if lock is None:
+            raise RuntimeError("this block has been left already: a context manager of a reader is entered once")
         stays = _stays.get(_thread.get_ident())
         if stays is not None and lock not in stays:
             fd = self.fd
@@ -81,6 +83,9 @@ class Seat(Description):
                         return
             except (OSError, ValueError):  # the latter if a fork has closed it
                 pass
+            except BaseException:  # an interrupt: not to stay inside for as long as its traceback lives
+                self.close()
+                raise
             self.close()
         self.hold = lock.enter_slowly(deadline or deadline_of(INHERIT, lock.timeout))
 
@@ -94,8 +99,12 @@ class Seat(Description):
             self.depth = 0
             lock = self.lock
             self.stays.pop(lock, None)
-            flock(self.fd, LOCK_UN)
-            self.lock = None  # type: ignore[assignment]
+            self.lock = self.passed = None  # type: ignore[assignment]
+            try:
+                flock(self.fd, LOCK_UN)
+            except BaseException:
+                self.close()
+                raise
             if len(lock.idle) < _MOST_IDLE:
                 lock.idle.append(self)
             else:
@@ -115,8 +124,12 @@ class Seat(Description):
             return
         lock = self.lock
         self.stays.pop(lock, None)
-        flock(fd, LOCK_UN)
-        self.lock = None  # type: ignore[assignment]  # or it would keep its lock alive, and the lock it
+        self.lock = self.passed = None  # type: ignore[assignment]  # or it would keep its lock alive, and the lock it
+        try:
+            flock(fd, LOCK_UN)
+        except BaseException:
+            self.close()
+            raise
         if len(lock.idle) < _MOST_IDLE:
             lock.idle.append(self)  # from now on it may be another's
         else:
@@ -132,7 +145,6 @@ class _Stays(dict[int, "dict[ReadWriteFileLock, Seat]"]):
     """Where each thread of this process is inside as a reader. It adds to its own; whoever leaves takes away."""
 
     __slots__ = ("__weakref__",)
-    __hash__ = object.__hash__  # type: ignore[assignment]
 
     def of_this_thread(self) -> dict[ReadWriteFileLock, Seat]:
         return self.setdefault(_thread.get_ident(), {})
@@ -140,13 +152,15 @@ class _Stays(dict[int, "dict[ReadWriteFileLock, Seat]"]):
     def after_fork(self) -> None:
         for lock, hold in self.of_this_thread().items():
             lock._parents_reads += hold.depth
+        for stays in self.values():
+            stays.clear()  # or a seat would keep its lock alive
         self.clear()
 
 
 _stays = _Stays()
 forking.forget_in_child(_stays)
 #: The locks as whose writer a thread of this process is inside.
-_written: WeakSet[ReadWriteFileLock] = WeakSet()
+_written: set[ref[ReadWriteFileLock]] = set()
 
 
 class ReadWriteFileLock:
@@ -157,9 +171,9 @@ class ReadWriteFileLock:
     :param mode: permission bits of the file if it has to be made; ``None``: what the umask leaves of 0o666.
 
     A reader needs permission to read the file, a writer to write it. Reads nest within a thread; nothing else
-    does. A forked child holds nothing, and may leave its parent's blocks without harm. It can be pickled; the
-    copy names the same file and holds nothing. Its methods are the ones that dogpile.cache's file backend
-    expects of a ``lock_factory``'s product.
+    does. A reader must leave: he stays inside if the object is dropped. A forked child holds nothing, and may
+    leave its parent's blocks without harm. It can be pickled; the copy names the same file and holds nothing. Its
+    methods are the ones that dogpile.cache's file backend expects of a ``lock_factory``'s product.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "shared.lock")
@@ -279,8 +293,8 @@ class ReadWriteFileLock:
                 if not room.enter_as_writer(description, deadline):
                     return False
                 if description.is_at_its_path():
+                    _written.add(ref(self, _written.discard))  # first: one too many does no harm
                     self._writer, self._writing = _thread.get_ident(), description
-                    _written.add(self)
                     return True
             finally:
                 if self._writing is not description:
@@ -298,14 +312,14 @@ class ReadWriteFileLock:
             self._parents_write = False
             return
         self._writing = None
-        _written.discard(self)
-        if not description.is_at_its_path():
-            log.warning(
-                "the lock file %r was deleted or replaced while it was locked: readers may have been inside at "
-                "the same time. Keep cleaners away from it.",
-                self.path,
-            )
         try:
+            _written.discard(ref(self))
+            if not description.is_at_its_path():
+                log.warning(
+                    "the lock file %r was deleted or replaced while it was locked: readers may have been inside "
+                    "at the same time. Keep cleaners away from it.",
+                    self.path,
+                )
             room.leave_as_writer(description)
         finally:
             assert self._writers is not None
@@ -397,8 +411,9 @@ class ReadWriteFileLock:
     def inside(self) -> Literal["reader", "writer", ""]:
         """As what this thread is inside, through whichever object of this process; ``""`` if it is not."""
         me = _thread.get_ident()
-        for lock in _written.copy():
-            if lock._writer == me and self._is_the_file_of(lock, lock._writing):
+        for reference in _written.copy():
+            written = reference()
+            if written is not None and written._writer == me and self._is_the_file_of(written, written._writing):
                 return "writer"
         for lock, hold in _stays.of_this_thread().copy().items():
             if self._is_the_file_of(lock, hold):
@@ -417,7 +432,7 @@ class ReadWriteFileLock:
     def after_fork(self) -> None:
         self._parents_write |= self._writing is not None and self._writer == _thread.get_ident()
         self._writing = None
-        _written.discard(self)
+        _written.discard(ref(self))
         self._writers = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ reader out. The kernel gives back all three when their process dies, so there is
 from __future__ import annotations
 
 from collections.abc import Callable
-from fcntl import F_OFD_GETLK, LOCK_NB, LOCK_SH, fcntl, flock
+from fcntl import LOCK_NB, LOCK_SH, flock
 
 import portalocker
 
@@ -45,7 +45,7 @@ def enter_while_open(fd: int) -> bool:
     :returns: False if there is a writer, or anything is wrong: then the slow way waits, or tells what.
     """
     try:
-        if fcntl(fd, F_OFD_GETLK, IS_DOOR_SHUT) != DOOR_IS_OPEN:
+        if byterange.is_exclusively_locked(fd, _DOOR):
             return False
         flock(fd, SHARED_NOW)
     except OSError:

@@ -32,7 +32,7 @@ __all__ = ["Sidecar", "Sighting", "contents", "unseen"]
 log = logging.getLogger("dogpile_fs")
 
 _LOOK_EVERY = 0.010
-#: So many lengths the file may have. It takes minutes to run through them, and a length is believed for 10 ms.
+#: So many lengths the file may have. To run through them takes many times the 10 ms for which one is believed.
 _LENGTHS = 4096 - SIZE
 #: How long a reader that met half a record waits for its writer. A ``pwrite`` of 512 bytes takes
 #: microseconds; only a process stopped in the middle of one, or a foreign lock, takes longer.
@@ -81,7 +81,7 @@ def unseen(record: Record) -> Sighting:
 class Sidecar:
     """The sidecar file at *path*; its methods may be called by any thread."""
 
-    __slots__ = ("_complaint", "_seen", "mode", "path", "timeout")
+    __slots__ = ("_complaint", "_retired", "_seen", "mode", "path", "timeout")
 
     def __init__(self, path: str, mode: int | None = None, timeout: float | None = None) -> None:
         self.path = path
@@ -90,6 +90,8 @@ class Sidecar:
         # Racing threads may write these; whichever wins is right.
         self._seen = _NOTHING_SEEN
         self._complaint = ""
+        # Not closed at once, because another thread may be about to ask it.
+        self._retired: Description | None = None
 
     def sight(self) -> Sighting:
         """The record as it is now; :data:`~.record.NOTHING` if there is none.
@@ -127,15 +129,18 @@ class Sidecar:
         return self._forgotten(_NOTHING_SEEN)
 
     def _look(self) -> Sighting:
-        seen = self._seen
-        description = seen.description
-        if description is None or not description.is_at_its_path():
-            self._forgotten(_NOTHING_SEEN)
-            description = self._opened()
+        fd = -1
+        while fd < 0:  # unless another thread finds in between that it is gone
+            seen = self._seen
+            description = seen.description
+            if description is None or not description.is_at_its_path():
+                self._forgotten(_NOTHING_SEEN)
+                description = self._opened()
+            fd = description.fd
         now = time()
-        length = os.lseek(description.fd, 0, os.SEEK_END)  # first: what changes in between shall be noticed
-        data = os.pread(description.fd, SIZE, 0)
-        if data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
+        length = os.lseek(fd, 0, os.SEEK_END)  # first: what changes in between shall be noticed
+        data = os.pread(fd, SIZE, 0)
+        if length == seen.length and data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
             record = seen.record
         else:
             sound = self._decoded(data)
@@ -176,15 +181,15 @@ class Sidecar:
                 )
             if not description.is_at_its_path():
                 return False
+            length = os.lseek(description.fd, 0, os.SEEK_END)
             data = os.pread(description.fd, SIZE, 0)
             seen = self._seen
-            if data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
+            if length == seen.length and data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
                 record = seen.record
             else:
                 record = self._sound(self._decoded(data), data) if data else NOTHING
             record = make(record)
             new = contents(record)
-            length = os.lseek(description.fd, 0, os.SEEK_END)
             written = os.pwrite(description.fd, new, 0)
             if written != len(new):  # a full disk or a limit, met in the middle
                 os.pwrite(description.fd, data[:written], 0)
@@ -197,7 +202,7 @@ class Sidecar:
             if kept is not None:
                 if kept.is_at_its_path():
                     # A look will find it unchanged and need not decode it.
-                    self._seen = Sighting(record, kept, -1, new[CHECKSUM_AT:SIZE], math.inf, -math.inf)
+                    self._seen = Sighting(record, kept, len(new), new[CHECKSUM_AT:SIZE], math.inf, -math.inf)
                 else:
                     self._forgotten(_NOTHING_SEEN)
             return True
@@ -207,8 +212,8 @@ class Sidecar:
     def _forgotten(self, seen: Sighting) -> Sighting:
         """Have nobody believe for 10 ms more what was read from a file that is no longer at the path."""
         kept, self._seen = self._seen.description, seen
-        if kept is not None:
-            kept.close()
+        if kept is not None and kept.fd >= 0:
+            self._retired = kept.retired()
         return seen
 
     def _opened(self) -> Description:
