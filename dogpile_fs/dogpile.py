@@ -358,10 +358,12 @@ class SyncReaderDogpile(Dogpile):
         ):
             try:
                 if lseek(passed.description.fd, 0, SEEK_END) == passed.length:
-                    seat = terms.readers.seat(passed)  # type: ignore[union-attr]
-                    if seat is not None:
-                        return seat
-            except OSError:
+                    # As ReadWriteFileLock.seat(). No lock of threads is met here: they leave no passes behind.
+                    readers: Any = terms.readers
+                    seat: AbstractContextManager[Any] = readers.idle.pop()
+                    seat.lock, seat.passed = readers, passed  # type: ignore[attr-defined]
+                    return seat
+            except (OSError, IndexError):  # the latter: no seat is idle
                 pass
         return ReadingPassage(terms, creator, value_fn, value_and_created_fn, timeout)
 

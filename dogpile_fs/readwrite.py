@@ -94,14 +94,15 @@ class Seat(Description):
     ) -> None:
         passed = self.passed
         hold = self.hold
-        if hold is None and self.depth == 1 and self.fd >= 0:
+        fd = self.fd
+        if hold is None and self.depth == 1 and fd >= 0:
             # As leave(): here, because calls cost a tenth of a pass.
             self.depth = 0
             lock = self.lock
             self.stays.pop(lock, None)
             self.lock = self.passed = None  # type: ignore[assignment]
             try:
-                flock(self.fd, LOCK_UN)
+                flock(fd, LOCK_UN)
             except BaseException:
                 self.close()
                 raise
@@ -363,14 +364,13 @@ class ReadWriteFileLock:
         """Leave once what :meth:`enter` returned."""
         hold.leave()
 
-    def seat(self, passed: AbstractContextManager[object] | None = None) -> Seat | None:
+    def seat(self) -> Seat | None:
         """A context manager whose block is a reader's, if there is an idle one."""
         try:
             seat = self.idle.pop()
         except IndexError:
             return None
         seat.lock = self
-        seat.passed = passed
         return seat
 
     def make_file(self) -> None:

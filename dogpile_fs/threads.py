@@ -204,9 +204,6 @@ class ThreadReadWriteLock:
     def release_read_lock(self) -> None:
         self.leave(_thread.get_ident())
 
-    def seat(self, passed: object) -> None:
-        """None is kept ready."""
-
     def enter(self, deadline: Deadline) -> int:
         me = _thread.get_ident()
         with self._condition:

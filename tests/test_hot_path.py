@@ -514,7 +514,7 @@ def test_an_interrupt_while_a_lock_is_noted_leaves_it_free(
 
     setattr(Interrupted, when, interrupted)
     monkeypatch.setattr(f"dogpile_fs.{registry}", Interrupted())
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012: it comes in the one or in the other
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         getattr(lock, acquire)()
         getattr(lock, release)()
     assert getattr(lock, acquire)(wait=False)
