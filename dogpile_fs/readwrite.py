@@ -48,7 +48,7 @@ class Seat(Description):
     and leave one, between any two lines here.
     """
 
-    __slots__ = ("depth", "hold", "lock", "passed", "stays")
+    __slots__ = ("depth", "hold", "lock", "passed", "seen_with", "stays")
 
     #: Whose it is, while it is not idle.
     lock: ReadWriteFileLock
@@ -59,10 +59,12 @@ class Seat(Description):
     hold: Seat | None
     #: Whom to tell with which error the block ended.
     passed: AbstractContextManager[object] | None
+    #: Who that was when the path was looked at last. He is another at least every 10 ms.
+    seen_with: AbstractContextManager[object] | None
 
     def __init__(self, path: str, fd: int) -> None:
         super().__init__(path, fd)
-        self.hold = self.passed = None
+        self.hold = self.passed = self.seen_with = None
 
     def __enter__(self, deadline: Deadline | None = None) -> None:
         lock = self.lock
@@ -75,8 +77,8 @@ class Seat(Description):
                 # As room.enter_while_open(): here, because calls cost a tenth of a pass.
                 if fcntl(fd, F_OFD_GETLK, IS_DOOR_SHUT) == DOOR_IS_OPEN:
                     flock(fd, SHARED_NOW)
-                    now = monotonic()
-                    if now < self.look_at or self.is_still_at_its_path(now):
+                    passed = self.passed
+                    if (passed is not None and passed is self.seen_with) or self.is_still_at_its_path():
                         self.depth = 1
                         self.stays = stays
                         stays[lock] = self
@@ -136,10 +138,15 @@ class Seat(Description):
         else:
             self.close()
 
-    def is_still_at_its_path(self, now: float) -> bool:
+    def is_still_at_its_path(self) -> bool:
         """If it was deleted or replaced, those inside stay with the old file, and newcomers go to the new one."""
-        self.look_at = now + _LOOK_EVERY
-        return self.is_at_its_path()
+        now = monotonic()
+        if now >= self.look_at:
+            if not self.is_at_its_path():
+                return False
+            self.look_at = now + _LOOK_EVERY
+        self.seen_with = self.passed
+        return True
 
 
 class _Stays(dict[int, "dict[ReadWriteFileLock, Seat]"]):
