@@ -13,8 +13,7 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from . import swap
 from .dogpile import SyncReaderDogpile
-from .errors import DatafileError, NeedRegenerationException, explained
-from .passage import Pass
+from .errors import DatafileError, explained
 from .standing import Standing, standing_of
 from .versioned import Creator, Vanished, Versioned, names_in
 from .waiting import INHERIT, Deadline, Timeout
@@ -297,16 +296,15 @@ class Datafile(Versioned):
 class _Reading:
     """A block with the current version open. No generator: it would cost as much as the opening."""
 
-    __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout", "_version")
+    __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout")
 
     _file: IO[Any]
-    _version: tuple[int, ...] | None
 
     def __init__(self, datafile: Datafile, timeout: Timeout, *how: Any) -> None:
         self._datafile = datafile
         self._timeout = timeout
         self._how = how
-        self._passage: Pass | None = None
+        self._passage: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> IO[Any]:
         datafile = self._datafile
@@ -332,14 +330,13 @@ class _Reading:
             file, found = self._datafile._opened(*self._how)
         except (Vanished, DatafileError):
             return False  # a creation may cure it
-        self._version = None
         try:
-            self._version = self._datafile.dogpile.fresh_version(found)
+            self._passage = self._datafile.dogpile.pass_with(found)
         finally:
-            if self._version is None:
+            if self._passage is None:
                 file.close()
         self._file = file
-        return self._version is not None
+        return self._passage is not None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -347,12 +344,8 @@ class _Reading:
         try:
             self._file.close()
         finally:
-            if self._passage is not None:
-                self._passage.__exit__(kind, error, trace)
-            elif isinstance(error, NeedRegenerationException) and not error.taken:
-                error.taken = True
-                if self._datafile.dogpile.version == self._version:  # none that was made since
-                    self._datafile.invalidate(hard=True)
+            assert self._passage is not None
+            self._passage.__exit__(kind, error, trace)
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -13,7 +13,7 @@ from os import SEEK_END, lseek
 from time import time
 from typing import Any, Literal
 
-from .passage import Passage, ReadingPassage, Terms, whoami
+from .passage import Pass, Passage, ReadingPassage, Terms, whoami
 from .paths import absolute, checked_resource
 from .record import CLOCK_TOLERANCE, Record, lifetime
 from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope
@@ -253,11 +253,9 @@ class Dogpile:
         record = self._terms.scope.look()
         return record.version if record.has_value else None
 
-    def fresh_version(self, found: os.stat_result | None = None) -> tuple[int, ...] | None:
+    def fresh_version(self) -> tuple[int, ...] | None:
         """The :attr:`version` in place, if it is fresh, else ``None``; at less than a pass costs.
 
-        :param found: what ``os.fstat`` tells of the file that the caller has opened at the path: then only if that
-            is what was stamped last. It needs ``resource=``, and saves a look at the path.
         :raises SidecarError, LockFileError: if the coordination files cannot be read.
 
         >>> dogpile = Dogpile(3600, init=True)
@@ -268,10 +266,27 @@ class Dogpile:
         False
         """
         terms = self._terms
-        record = terms.scope.sight().record if found is None else terms.scope.record_of(found)
+        record = terms.scope.sight().record
         if _EARLIEST <= time() - record.basis < terms.lifetime:
             return record.version
         return None
+
+    def pass_with(self, found: os.stat_result) -> AbstractContextManager[None] | None:
+        """A pass for a caller who has opened the resource already, if that is what was stamped last and is fresh.
+
+        Saves a look at the path. For a Dogpile with ``resource=``.
+
+        :param found: what ``os.fstat`` tells of what was opened.
+        :returns: a context manager as of :meth:`acquire`; ``None``: call that, and open again.
+        :raises SidecarError: if the sidecar cannot be read.
+        """
+        terms = self._terms
+        record = terms.scope.record_of(found)
+        if not _EARLIEST <= time() - record.basis < terms.lifetime:
+            return None
+        passed = Pass(terms.scope, terms.timeout)
+        passed.seen = record
+        return passed
 
     @property
     def has_value(self) -> bool:
