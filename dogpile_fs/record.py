@@ -76,8 +76,8 @@ class Record:
 
     *createdtime*: wall-clock epoch seconds, -1 before the first. *generation*: creations so far. *cost*:
     seconds that the creator ran. *host*, *pid*: who ran it. *invalidated*: ``"soft"`` (stale from now on),
-    ``"hard"`` (nothing until created anew) or ``None``. *invalidations*: how often so far, by which a
-    creation notices that it was invalidated while it ran. *expiretime*: what its creator went by, ``None``
+    ``"hard"`` (nothing until created anew) or ``None``. *invalidations*, *hard_invalidations*: how often so far,
+    and how often of these hard, by which a creation notices what came while it ran. *expiretime*: what its creator went by, ``None``
     for never or unknown. *about*: what stood at the resource's path when it was stamped, if that was looked
     at. *attempt*: who began a creation after it, and has not finished.
     """
@@ -90,6 +90,7 @@ class Record:
         "createdtime",
         "expiretime",
         "generation",
+        "hard_invalidations",
         "host",
         "invalidated",
         "invalidations",
@@ -112,6 +113,7 @@ class Record:
         pid: int = 0,
         invalidated: Invalidated = None,
         invalidations: int = 0,
+        hard_invalidations: int = 0,
         expiretime: float | None = None,
         about: About | None = None,
         attempt: Attempt | None = None,
@@ -123,6 +125,7 @@ class Record:
         self.pid = pid
         self.invalidated = invalidated
         self.invalidations = invalidations
+        self.hard_invalidations = hard_invalidations
         self.expiretime = expiretime
         self.about = about
         self.attempt = attempt
@@ -139,6 +142,7 @@ class Record:
             "pid": self.pid,
             "invalidated": self.invalidated,
             "invalidations": self.invalidations,
+            "hard_invalidations": self.hard_invalidations,
             "expiretime": self.expiretime,
             "about": self.about,
             "attempt": self.attempt,
@@ -213,17 +217,24 @@ class Record:
             cost=max(0.0, cost),
             host=host,
             pid=pid,
-            invalidated=self.invalidated if self.invalidations != seen.invalidations else None,
+            invalidated=self._invalidated_since(seen),
             expiretime=None if expiretime == math.inf else expiretime,
             about=about,
             attempt=None,
         )
+
+    def _invalidated_since(self, seen: Record) -> Invalidated:
+        if self.invalidated is None or self.invalidations == seen.invalidations:
+            return None
+        # "hard" may be from before, and what came since only soft.
+        return "soft" if self.hard_invalidations == seen.hard_invalidations else self.invalidated
 
     def invalidate(self, *, hard: bool) -> Record:
         """The record after an invalidation; a soft one does not weaken a hard one."""
         return self.replace(
             invalidated="hard" if hard or self.invalidated == "hard" else "soft",
             invalidations=self.invalidations + 1,
+            hard_invalidations=self.hard_invalidations + hard,
         )
 
 
@@ -308,6 +319,7 @@ def _are_sound(
     pid: Any,
     invalidated: Any,
     invalidations: Any,
+    hard_invalidations: Any,
     expiretime: Any,
     about: Any,
     attempt: Any,
@@ -320,6 +332,7 @@ def _are_sound(
         and _is_count(pid)
         and invalidated in (None, "soft", "hard")
         and _is_count(invalidations)
+        and _is_count(hard_invalidations)
         and (expiretime is None or (_is_moment(expiretime) and expiretime >= 0))
         and (about is None or (type(about) is list and len(about) == 4 and all(type(n) is int for n in about)))
         and (attempt is None or (type(attempt) is list and len(attempt) == 3 and _is_attempt(*attempt)))

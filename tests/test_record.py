@@ -33,6 +33,7 @@ records = st.builds(
     pid=counts,
     invalidated=invalidations,
     invalidations=counts,
+    hard_invalidations=counts,
     expiretime=st.none() | st.floats(min_value=0, allow_nan=False, allow_infinity=False),
     about=st.none() | st.tuples(signed, signed, signed, signed),
     attempt=st.none() | st.tuples(hosts, counts, seconds),
@@ -54,6 +55,7 @@ GOOD: dict[str, Any] = {
     "pid": 7,
     "invalidated": None,
     "invalidations": 2,
+    "hard_invalidations": 1,
     "expiretime": 3600.0,
     "about": [1, 2, 3, 4],
     "attempt": ["there", 8, 1001.5],
@@ -211,7 +213,7 @@ def test_what_is_taken_for_a_record_can_be_used_like_one(fields: dict[str, Any])
 
 
 def test_what_these_tests_seal_is_what_the_package_writes() -> None:
-    record = Record(1000.0, 3, 0.5, "here", 7, None, 2, 3600.0, (1, 2, 3, 4), ("there", 8, 1001.5))
+    record = Record(1000.0, 3, 0.5, "here", 7, None, 2, 1, 3600.0, (1, 2, 3, 4), ("there", 8, 1001.5))
     assert decode(sealed(json.dumps(GOOD).encode())) == record
 
 
@@ -223,6 +225,7 @@ BAD_VALUES = {
     "generation": ["-1", "1.0", "true", "null", '"1"', "[]", "NaN", "-" + HUGE],
     "pid": ["-1", "1.0", "true", "null", '"1"', "[]"],
     "invalidations": ["-1", "1.0", "true", "null", '"1"', "[]"],
+    "hard_invalidations": ["-1", "1.0", "true", "null", '"1"', "[]"],
     "host": ["5", "null", "[]", "true"],
     "invalidated": ['"softly"', "5", "true", "false", "[]", "{}", '""'],
     "basis": ["0.0"],
@@ -373,7 +376,9 @@ def created(record: Record, seen: Record, createdtime: float = 2000.0) -> Record
 @given(records)
 def test_a_creation_tells_when_how_long_and_by_whom_and_counts(record: Record) -> None:
     after = created(record, record)
-    assert after == Record(2000.0, record.generation + 1, 0.25, "there", 8, None, record.invalidations)
+    assert after == Record(
+        2000.0, record.generation + 1, 0.25, "there", 8, None, record.invalidations, record.hard_invalidations
+    )
     assert after.attempt is None
     assert after.state(2000.0, 10) == "fresh"
 
@@ -392,6 +397,13 @@ def test_a_creation_keeps_an_invalidation_that_came_while_it_ran(first: Record, 
     assert after.createdtime == 2000.0
     # And the next one, elected on that, clears it.
     assert created(after, after).state(2000.0, 10) == "fresh"
+
+
+def test_a_soft_invalidation_while_it_is_created_does_not_bring_back_the_hard_one_before_it() -> None:
+    seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=True)
+    after = created(seen.invalidate(hard=False), seen)
+    assert after.state(2000.0, 10) == "stale"
+    assert created(seen.invalidate(hard=False).invalidate(hard=True), seen).state(2000.0, 10) == "nothing"
 
 
 def test_a_second_invalidation_of_what_was_invalidated_already_is_kept_as_well() -> None:
