@@ -159,6 +159,12 @@ class FileMutex:
         """Whether this object holds it: not its parent process, not another object of the same path."""
         return self._held is not None
 
+    @property
+    def lost(self) -> bool:
+        """Whether this object holds it by a file that is no longer at the path: another may hold it too."""
+        held = self._held
+        return held is not None and not held.is_at_its_path()
+
     def wait_released(self, deadline: Deadline) -> bool:
         """Wait until whoever holds it now has released it, without taking it: all who wait so wake at once.
 

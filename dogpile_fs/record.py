@@ -77,9 +77,9 @@ class Record:
     *createdtime*: wall-clock epoch seconds, -1 before the first. *generation*: creations so far. *cost*:
     seconds that the creator ran. *host*, *pid*: who ran it. *invalidated*: ``"soft"`` (stale from now on),
     ``"hard"`` (nothing until created anew) or ``None``. *invalidations*, *hard_invalidations*: how often so far,
-    and how often of these hard, by which a creation notices what came while it ran. *expiretime*: what its creator went by, ``None``
-    for never or unknown. *about*: what stood at the resource's path when it was stamped, if that was looked
-    at. *attempt*: who began a creation after it, and has not finished.
+    and how often of these hard, by which a creation notices what came while it ran. *expiretime*: what its
+    creator went by, ``None`` for never or unknown. *about*: what stood at the resource's path when it was
+    stamped, if that was looked at. *attempt*: who began a creation after it, and has not finished.
     """
 
     __slots__ = (

@@ -46,6 +46,8 @@ class ThreadMutex:
         self._owner = None
         self._condition = threading.Condition()
 
+    lost = False
+
     @property
     def held(self) -> bool:
         return self._owner is not None
@@ -112,6 +114,8 @@ class BorrowedMutex:
     def after_fork(self) -> None:
         self._held_by_parent |= self._owner == _thread.get_ident()
         self._owner = None
+
+    lost = False
 
     @property
     def held(self) -> bool:

@@ -8,6 +8,7 @@ creator left is removed by the next one. What is called ``.dogpile-new-...`` whi
 from __future__ import annotations
 
 import errno
+import logging
 import operator
 import os
 import secrets
@@ -29,6 +30,8 @@ from .status import Status
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["Creator", "Vanished", "Versioned", "names_in"]
+
+log = logging.getLogger("dogpile_fs")
 
 T = TypeVar("T")
 
@@ -197,12 +200,22 @@ class Versioned(ABC):
 
     def _create(self, timeout: Timeout) -> None:
         """The dogpile's creator: build, look, swap; *timeout* bounds the swap's wait for readers."""
-        assert self.creator is not None
         if isinstance(self.dogpile, SyncReaderDogpile) and self.dogpile.readwritelock.inside():
             raise WouldDeadlock(
                 f"this thread is inside a block of {self._path!r}, and no new version is swapped in before it has "
                 "left it. Cure: leave the block before you create."
             )
+        try:
+            self._build_and_swap(timeout)
+        except DatafileError as error:
+            if error.errno != errno.ENOENT or not self.dogpile.dogpilelock.lost:
+                raise
+            # Somebody removed the lock file. So another could create too, and took what stood here for left.
+            log.warning("what was built for %r was removed before it was in place; building it again", self._path)
+            self._build_and_swap(timeout)
+
+    def _build_and_swap(self, timeout: Timeout) -> None:
+        assert self.creator is not None
         process = os.getpid()
         place = self._place()
         self._remove_left(place)

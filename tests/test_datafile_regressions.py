@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DataDirectory, Datafile, LockTimeout, atomic_write, swap
+from dogpile_fs import DataDirectory, Datafile, DatafileError, LockTimeout, atomic_write, swap
 
 from .cli_processes import Cli, bytecode, cli
 from .places import left_beside, writing
@@ -211,3 +211,28 @@ def test_a_version_that_cannot_be_named_changes_places_again(path: str, monkeypa
     DataDirectory(path, 3600, making("2"), keep=1).refresh(force=True)
     DataDirectory(path).rollback()
     assert opened(datadir) == "1"
+
+
+def test_whose_build_another_creator_removed_for_lack_of_a_lock_file_builds_again(path: str) -> None:
+    """Found by the campaign: a temp cleaner, two creators, and an error for the first of them."""
+    built: list[str] = []
+
+    def creator(target: str) -> None:
+        built.append(target)
+        Path(target).write_text(f"version {len(built)}")
+        if len(built) == 1:
+            os.unlink(path + ".dogpile.lock")
+            assert Datafile(path, 3600, creator).refresh(force=True)  # takes the first one for left
+
+    Datafile(path, 3600, creator).refresh()
+    assert Path(path).read_text() == "version 3"
+    assert len(set(built)) == 3
+
+
+def test_whose_build_vanishes_while_the_lock_file_is_there_is_told(path: str) -> None:
+    def creator(target: str) -> None:
+        Path(target).write_text("gone")
+        os.unlink(target)
+
+    with pytest.raises(DatafileError, match="made no regular file"):
+        Datafile(path, 3600, creator).refresh()

@@ -97,7 +97,7 @@ class _Creation:
             raise Exit(
                 shell_status(ended), f"{settings.output} is not replaced: COMMAND ({words[0]}) {_told(ended)}"
             )
-        if not _is_file(target):
+        if not _is_file(target) and not self.datafile.dogpile.dogpilelock.lost:
             raise Exit(
                 DATAERR,
                 f"{settings.output} is not replaced: COMMAND made no file at ${OUTPUT_VARIABLE}",
