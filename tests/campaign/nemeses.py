@@ -1,0 +1,266 @@
+"""Those that run beside a round and do to it what happens in the world: each one kind of harm, at random.
+
+A nemesis is asked to ``strike`` at random moments. What it does is written down as an operation of its own, so
+that the checker knows what it may have caused, and what takes a while it undoes itself, ``later``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from .history import Journal
+
+__all__ = ["NEMESES", "Nemesis", "Stage", "Worker", "lying_clock", "set_clock"]
+
+
+class Worker(Protocol):
+    """A process of the round."""
+
+    @property
+    def process(self) -> str:
+        """The name of its history."""
+
+    popen: subprocess.Popen[bytes]
+
+
+class Stage(Protocol):
+    """What a nemesis finds."""
+
+    random: random.Random
+    journal: Journal
+    #: Where the resource is, the resource itself, and its coordination files.
+    directory: Path
+    path: str
+    #: Where the clocks of the workers are told what to say.
+    clocks: list[Path]
+    #: Whom the coordination files belong to, if not to this process's user.
+    owner: int | None
+
+    @property
+    def workers(self) -> Sequence[Worker]: ...
+
+    def later(self, seconds: float, do: Callable[[], None]) -> None:
+        """Do that, so many seconds from now; at the latest when the round is over."""
+
+
+class Nemesis(ABC):
+    """Does harm to what is on *stage*."""
+
+    #: Seconds between two strokes, on average.
+    pause = 0.2
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    @abstractmethod
+    def strike(self) -> None: ...
+
+    def end(self) -> None:  # noqa: B027  (most have nothing to end)
+        """The round is over."""
+
+
+class Kills(Nemesis):
+    """SIGKILL to a process."""
+
+    pause = 0.4
+
+    def strike(self) -> None:
+        if self.stage.workers:
+            worker = self.stage.random.choice(self.stage.workers)
+            op = self.stage.journal.begin("kill")
+            self.stage.journal.note(op, "killed", process=worker.process)
+            worker.popen.kill()
+
+
+class Stops(Nemesis):
+    """SIGSTOP to a process, and SIGCONT later."""
+
+    def strike(self) -> None:
+        if not self.stage.workers:
+            return
+        worker = self.stage.random.choice(self.stage.workers)
+        op = self.stage.journal.begin("stop")
+        self.stage.journal.note(op, "stopped", process=worker.process)
+        worker.popen.send_signal(signal.SIGSTOP)
+
+        def go_on() -> None:
+            worker.popen.send_signal(signal.SIGCONT)
+            self.stage.journal.note(op, "continued", process=worker.process)
+
+        self.stage.later(self.stage.random.choice([0.005, 0.05, 0.3, 0.8]), go_on)
+
+
+class Clocks(Nemesis):
+    """The wall clock of a process, set forth and back."""
+
+    def strike(self) -> None:
+        clock = self.stage.random.choice(self.stage.clocks)
+        by = self.stage.random.choice([0, 0, -3600, 3600, -0.5, 0.5, -86400 * 400, 86400 * 400, -3, 3])
+        op = self.stage.journal.begin("clock", by=by, clock=clock.name)
+        set_clock(clock, by)
+        self.stage.journal.note(op, "ended")
+
+
+class Files(Nemesis):
+    """A foreign hand on the coordination files, and on the directory that they are in."""
+
+    pause = 0.1
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        #: A sidecar of some time ago.
+        self._kept: bytes | None = None
+        self._away = False
+
+    def strike(self) -> None:
+        if self._away:
+            return
+        kind = self.stage.random.choice(["sidecar", "sidecar", "lock", "rwlock", "directory"])
+        if kind == "directory":
+            if self.stage.random.random() < 0.3:
+                self._move("directory", self.stage.directory, self.stage.directory.with_suffix(".away"))
+            return
+        suffix = {"sidecar": ".dogpile", "lock": ".dogpile.lock", "rwlock": ".dogpile.rwlock"}[kind]
+        file = Path(self.stage.path + suffix)
+        how = self.stage.random.choice(
+            ["delete", "truncate", "scribble", "replace", "link", "fifo", "chmod", "away", "older"]
+        )
+        if how == "away":
+            self._move(kind, file, file.with_suffix(".away"))
+            return
+        # What is in a lock file is nobody's business, and its owner may give himself back what he lost: that
+        # excuses nothing.
+        excuses = kind if kind == "sidecar" or how in ("delete", "replace", "link", "fifo", "older") else ""
+        op = self.stage.journal.begin("tamper", file=excuses, how=how, of=file.name)
+        with suppress(OSError):  # it is not there, or no regular file
+            getattr(self, f"_{how}")(file)
+        self.stage.journal.note(op, "ended")
+
+    def _delete(self, file: Path) -> None:
+        file.unlink()
+
+    def _truncate(self, file: Path) -> None:
+        if not file.is_file():
+            return
+        os.truncate(file, self.stage.random.choice([0, 100, 511, 600]))
+
+    def _scribble(self, file: Path) -> None:
+        fd = os.open(file, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            scribble = self.stage.random.randbytes(self.stage.random.choice([1, 40, 600]))
+            os.pwrite(fd, scribble, self.stage.random.randrange(500))
+        finally:
+            os.close(fd)
+
+    def _replace(self, file: Path) -> None:
+        self._put(file, self.stage.random.randbytes(self.stage.random.choice([0, 10, 512, 5000])))
+
+    def _older(self, file: Path) -> None:
+        """What a backup does that is put back."""
+        if self._kept is not None and file.suffix == ".dogpile":
+            self._put(file, self._kept)
+        self._kept = file.read_bytes() if file.suffix == ".dogpile" and file.is_file() else self._kept
+
+    def _put(self, file: Path, contents: bytes) -> None:
+        new = file.with_suffix(".foreign")
+        new.write_bytes(contents)
+        new.chmod(0o666)
+        if self.stage.owner is not None:
+            os.chown(new, self.stage.owner, self.stage.owner)
+        new.replace(file)
+
+    def _link(self, file: Path) -> None:
+        with suppress(FileExistsError):
+            file.unlink()
+            file.symlink_to(self.stage.random.choice(["/nonexistent/place", "canary", file.name]))
+
+    def _fifo(self, file: Path) -> None:
+        with suppress(FileExistsError):
+            file.unlink()
+            os.mkfifo(file)
+
+    def _chmod(self, file: Path) -> None:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(self.stage.random.choice([0, 0o400, 0o200]))
+
+    def _move(self, kind: str, file: Path, away: Path) -> None:
+        op = self.stage.journal.begin("tamper", file=kind, how="away", of=file.name)
+        try:
+            file.rename(away)
+        except FileNotFoundError:
+            self.stage.journal.note(op, "ended")
+            return
+        self._away = True
+
+        def move_back() -> None:
+            with suppress(OSError):
+                away.rename(file)
+            self.stage.journal.note(op, "ended")
+            self._away = False
+
+        self.stage.later(self.stage.random.choice([0.001, 0.01, 0.05]), move_back)
+
+
+class Load(Nemesis):
+    """Both cores, and more, have other things to do."""
+
+    pause = 1e9
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._burners = [
+            subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(os.cpu_count() or 2)
+        ]
+
+    def strike(self) -> None:
+        pass
+
+    def end(self) -> None:
+        for burner in self._burners:
+            burner.kill()
+            burner.wait()
+
+
+#: The ones that stand beside. Others are part of the programs: see programs.py.
+NEMESES: dict[str, type[Nemesis]] = {
+    "kills": Kills,
+    "stops": Stops,
+    "clocks": Clocks,
+    "files": Files,
+    "load": Load,
+}
+
+
+def set_clock(clock: Path, by: float) -> None:
+    """Have the processes that *clock* lies to believe that it is so many seconds later."""
+    with clock.open("r+b" if clock.exists() else "wb") as file:
+        file.write(struct.pack("=q", int(by * 1e9)))
+
+
+@cache
+def lying_clock() -> str | None:
+    """The library that lies about the time, made for this process; None where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    directory = tempfile.mkdtemp(prefix="dogpile-clock-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    os.chmod(directory, 0o755)
+    library = os.path.join(directory, "lying_clock.so")
+    source = Path(__file__).with_name("lying_clock.c")
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library

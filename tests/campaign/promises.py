@@ -1,0 +1,464 @@
+"""The checker: reads the histories of a round and says where a promise was broken.
+
+What is compared are certain moments only. Between ``creating`` and ``created`` a creator certainly runs; when an
+operation has ended, its effect certainly is there. Of an operation that has begun and not ended, nobody knows
+when it took effect, or whether. So what is reported did happen; what cannot be told is let pass. What a foreign
+hand did to a coordination file excuses only what it can cause: two holders of a lock whose file was replaced in
+between, and one more creation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from .history import Event, Operation
+
+__all__ = ["PATIENCE", "PROMISES", "Creation", "History", "Violation", "violations"]
+
+#: Seconds that a loaded machine may take for what needs no waiting. Less than a creator hangs.
+PATIENCE = 3.0
+#: By so much an mtime may be earlier than the clock said before: it is that of the kernel's last tick.
+TICK = 0.02
+
+_IN_CREATOR = ("creating", "hanging", "raising", "exiting", "asking", "writing", "swapped", "written", "created")
+_READERS = ("pass", "look", "nested", "miss")
+_INVALIDATIONS = ("soft", "hard", "miss")
+
+
+@dataclass(slots=True)
+class Violation:
+    """*promise* was broken: *what* happened, and the *events* that show it."""
+
+    promise: str
+    what: str
+    events: list[Event]
+    #: All that happened meanwhile in the processes concerned.
+    stretch: list[Event] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{'*' if event in self.events else ' '} {event}" for event in self.stretch or self.events]
+        if len(lines) > 60:
+            lines[30:-30] = [f"  ... {len(lines) - 60} more ..."]
+        return "\n".join([f"{self.promise}: {self.what}", *lines])
+
+
+@dataclass(slots=True)
+class Creation:
+    """One run of a creator, for the operation *caller*; *maker*: where its own events are."""
+
+    caller: Operation
+    maker: Operation
+    version: int
+    began: Event
+    #: The last moment at which it certainly ran.
+    last: Event
+    returned: bool
+    #: When its version certainly was in place and stamped; None if that may not have happened.
+    sure_at: float | None
+    #: When its version certainly was in place.
+    visible_at: float | None
+    #: When it certainly was over, by the monotonic and by the wall clock.
+    over_at: float
+    over_wall: float
+
+
+@dataclass(slots=True)
+class History:
+    """What happened in one round."""
+
+    operations: list[Operation]
+    expiretime: float
+    synced: bool = False
+    #: Whether a clock was set.
+    clocks: bool = False
+    #: Of files: whether what was opened is what is read, whenever that is.
+    opens: bool = True
+    creations: list[Creation] = field(default_factory=list)
+    _deaths: dict[str, Event] = field(default_factory=dict)
+    _stops: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._note_what_the_nemeses_did()
+        commands: dict[tuple[str, int], Operation] = {}
+        for operation in self.operations:
+            creating = operation.event("creating")
+            if creating is not None and "for_process" in creating.more:
+                commands[creating.more["for_process"], creating.more["for_op"]] = operation
+        for operation in self.operations:
+            maker = commands.get((operation.process, operation.op), operation)
+            creating = maker.event("creating")
+            if creating is not None and "for_process" not in operation.began.more and operation.do != "creator":
+                self.creations.append(self._creation(operation, maker, creating))
+        self.creations.sort(key=lambda creation: creation.began.at)
+
+    def _note_what_the_nemeses_did(self) -> None:
+        stopped: dict[str, float] = {}
+        for operation in self.operations:
+            for event in operation.events:
+                process = event.more.get("process", "")
+                if event.what == "reaped":
+                    self._deaths[process] = event
+                elif event.what == "stopped":
+                    stopped[process] = event.at
+                elif event.what == "continued" and process in stopped:
+                    self._stops.setdefault(process, []).append((stopped.pop(process), event.at))
+        for process, since in stopped.items():
+            self._stops.setdefault(process, []).append((since, math.inf))
+
+    def _creation(self, caller: Operation, maker: Operation, creating: Event) -> Creation:
+        created = maker.event("created")
+        swapped = maker.event("swapped")
+        over = caller.ended or self._deaths.get(caller.process)
+        sure = None
+        if created is not None:
+            after = [
+                caller.event("entered"),
+                caller.event("refreshed"),
+                caller.ended if caller.went_well else None,
+            ]
+            exited = caller.event("exited")
+            if exited is not None:
+                after = [exited if exited.more["status"] == 0 else None]
+            sure = min((event.at for event in after if event is not None and event.at > created.at), default=None)
+        return Creation(
+            caller,
+            maker,
+            creating.more["version"],
+            creating,
+            [event for event in maker.events if event.what in _IN_CREATOR][-1],
+            created is not None,
+            sure,
+            swapped.at if swapped is not None else sure,
+            math.inf if over is None else over.at,
+            math.inf if over is None else over.wall,
+        )
+
+    def end_of(self, operation: Operation) -> float:
+        """When it certainly was over."""
+        ended = operation.ended or self._deaths.get(operation.process)
+        return math.inf if ended is None else ended.at
+
+    def of(self, *dos: str) -> Iterator[Operation]:
+        return (operation for operation in self.operations if operation.do in dos)
+
+    def tampered(self, file: str, since: float, until: float) -> bool:
+        """Whether a foreign hand may have done something to *file* (or its directory) in that time."""
+        return any(
+            operation.began.more["file"] in (file, "directory")
+            and operation.began.at <= until
+            and self.end_of(operation) >= since
+            for operation in self.of("tamper")
+        )
+
+    def invalidated(self, since: float, until: float, *dos: str) -> bool:
+        """Whether somebody may have invalidated in that time, or a foreign hand have had the same effect."""
+        return self.tampered("sidecar", since, until) or any(
+            operation.began.at <= until and self.end_of(operation) >= since
+            for operation in self.of(*(dos or _INVALIDATIONS))
+        )
+
+    def stopped_for(self, process: str, since: float, until: float) -> float:
+        """How long *process* was stopped in that time."""
+        return sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in self._stops.get(process, ()))
+
+    def created_by(self, operation: Operation) -> Creation | None:
+        return next((creation for creation in self.creations if creation.caller is operation), None)
+
+    def creation_of(self, version: int) -> Creation | None:
+        return next((creation for creation in self.creations if creation.version == version), None)
+
+    def between(self, events: Iterable[Event]) -> list[Event]:
+        """All that happened from the first to the last of *events* in the operations that they belong to."""
+        concerned = {(event.process, event.op) for event in events}
+        first, last = min(event.at for event in events), max(event.at for event in events)
+        return sorted(
+            (
+                event
+                for operation in self.operations
+                if (operation.process, operation.op) in concerned
+                for event in operation.events
+                if first <= event.at <= last
+            ),
+            key=lambda event: event.at,
+        )
+
+
+def one_creator_at_a_time(history: History) -> Iterator[Violation]:
+    """Promise 1, the first half."""
+    for number, one in enumerate(history.creations):
+        for other in history.creations[number + 1 :]:
+            if other.began.at >= one.last.at:
+                break
+            if not history.tampered("lock", min(one.caller.began.at, other.caller.began.at), other.began.at):
+                yield Violation("1", "two creators at a time", [one.began, other.began, one.last])
+
+
+def one_success_per_expiry(history: History) -> Iterator[Violation]:
+    """Promise 1, the second half: nobody creates what was created less than *expiretime* ago, unless told to."""
+    if history.clocks:
+        return
+    before: Creation | None = None
+    for creation in history.creations:
+        caller = creation.caller
+        arguments = caller.event("arguments")
+        forced = caller.do == "force" or (arguments is not None and arguments.more["forced"])
+        if before is not None and not forced:
+            returned = before.last
+            if (
+                creation.began.wall < returned.wall + history.expiretime
+                and not history.invalidated(before.caller.began.at, creation.began.at)
+                and not history.tampered("lock", min(before.caller.began.at, caller.began.at), creation.began.at)
+            ):
+                yield Violation(
+                    "1",
+                    f"created again {creation.began.wall - returned.wall:.6f} s after a creation, "
+                    f"and it expires after {history.expiretime} s",
+                    [before.began, returned, creation.began],
+                )
+        if creation.sure_at is not None and creation.last.what in ("created", "written"):
+            before = creation
+
+
+def nobody_waits_for_another(history: History) -> Iterator[Violation]:
+    """Promise 2: whoever comes after a creation has ended does not wait for the next one's creator."""
+    if history.synced:
+        return  # there, a reader may wait for a writer
+    for operation in history.of("pass", "look", "nested", "refresh"):
+        entered = operation.event("entered") or operation.event("refreshed") or operation.ended
+        if entered is None or history.created_by(operation) is not None:
+            continue
+        began = operation.began
+        waited = entered.at - began.at - history.stopped_for(operation.process, began.at, entered.at)
+        impatient = operation.error == "LockTimeout"
+        if waited <= PATIENCE and not impatient:
+            continue
+        known = [creation for creation in history.creations if creation.sure_at and creation.sure_at < began.at]
+        if known and not history.invalidated(known[-1].caller.began.at, entered.at, "hard", "miss"):
+            shown = [known[-1].began, known[-1].last, began, entered]
+            yield Violation("2", f"waited {waited:.3f} s although there was something", shown)
+
+
+def no_reader_beside_a_writer(history: History) -> Iterator[Violation]:
+    """Promise 3."""
+    inside: list[tuple[Operation, Event, Event, bool]] = []
+    for operation in history.operations:
+        for enter, leave, writes in (("entered", "leaving", False), ("writing", "written", True)):
+            entered = operation.event(enter)
+            if entered is not None and history.synced:
+                last = operation.event(leave) or entered
+                inside.append((operation, entered, last, writes))
+    inside.sort(key=lambda stay: stay[1].at)
+    for number, (one, entered, left, writes) in enumerate(inside):
+        for other, other_entered, _, other_writes in inside[number + 1 :]:
+            if other_entered.at >= left.at:
+                break
+            asked = min(one.began.at, other.began.at)
+            if (writes or other_writes) and not history.tampered("rwlock", asked, other_entered.at):
+                yield Violation("3", "a writer was inside at the same time", [entered, other_entered, left])
+    for operation in history.of(*_READERS):
+        read, reread = operation.event("read"), operation.event("reread")
+        if read is None or reread is None or history.tampered("rwlock", operation.began.at, reread.at):
+            continue
+        if read.more["version"] != reread.more["version"] and not history.tampered("lock", -math.inf, reread.at):
+            yield Violation("3", "swapped while a reader was inside", [read, reread])
+
+
+def a_writer_gets_in(history: History) -> Iterator[Violation]:
+    """Promise 4: a writer waits for those who were there before him, and for no others."""
+    if not history.synced:
+        return
+    stays = [(operation, operation.began.at, history.end_of(operation)) for operation in history.of(*_READERS)]
+    writers = []
+    for operation in history.operations:
+        asked = _asked(operation)
+        if asked is not None:
+            inside = operation.event("writing") or (asked if operation.ended is None else None)
+            if inside is not None:
+                writers.append((operation, inside.at, history.end_of(operation)))
+    for operation in history.operations:
+        asked = _asked(operation)
+        if asked is None:
+            continue
+        inside = operation.event("writing") or operation.ended
+        if inside is None or inside.at - asked.at <= PATIENCE:
+            continue
+        others = [
+            (begin, end)
+            for other, begin, end in writers
+            if other is not operation and begin < inside.at and end > asked.at
+        ]
+        turn = max([asked.at, *(end for _, end in others if end <= inside.at)])
+        before = [
+            (begin, end)
+            for other, begin, end in stays
+            if other is not operation and begin <= turn and end > asked.at
+        ]
+        stops = history._stops.get(operation.process, [])
+        waited = inside.at - asked.at - _covered(others + before + stops, asked.at, inside.at)
+        if waited > PATIENCE:
+            yield Violation("4", f"a writer waited {waited:.3f} s for readers who came after him", [asked, inside])
+
+
+def _asked(operation: Operation) -> Event | None:
+    """When it asked to be the writer, if it did."""
+    return operation.event("asking") or (operation.began if operation.do == "write" else None)
+
+
+def _covered(spans: Iterable[tuple[float, float]], since: float, until: float) -> float:
+    """How much of the time from *since* to *until* the *spans* cover together."""
+    covered, reached = 0.0, since
+    for begin, end in sorted(spans):
+        begin, end = max(begin, reached), min(end, until)
+        if end > begin:
+            covered += end - begin
+            reached = end
+    return covered
+
+
+def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
+    """No torn read, none of nothing, and none older than what was surely there before it began."""
+    visible = sorted((c for c in history.creations if c.visible_at is not None), key=lambda c: c.visible_at or 0)
+    for operation in history.operations:
+        for what in ("read", "reread", "found"):
+            read = operation.event(what)
+            if read is None:
+                continue
+            # What is opened in a block was opened at its entry, which may be just after its beginning.
+            since = operation.began
+            if what != "read":
+                since = operation.event("read") or operation.event("told") or since
+            elif not history.opens:
+                since = operation.event("entered") or since
+            if not read.more["whole"]:
+                yield Violation("whole", "a torn read", [since, read])
+                continue
+            newest = max(
+                (c for c in visible if (c.visible_at or 0) < since.at), key=lambda c: c.version, default=None
+            )
+            if newest is None or read.more["version"] >= newest.version:
+                continue
+            found = history.creation_of(read.more["version"])
+            if history.tampered("directory", since.at, read.at):
+                continue
+            asked = min(newest.caller.began.at, newest.began.at if found is None else found.caller.began.at)
+            if found is not None and history.tampered("lock", asked, newest.began.at):
+                continue  # two creators at a time, by a foreign hand; the older one may have swapped last
+            was = "nothing was there" if found is None else "an older version was there"
+            shown = [*([] if found is None else [found.began]), newest.began, newest.last, since, read]
+            yield Violation("current", f"{was}, after a newer one was", shown)
+
+
+def hard_is_hard(history: History) -> Iterator[Violation]:
+    """Who comes after a hard invalidation gets nothing that was begun before it."""
+    invalidations = [operation for operation in history.of("hard") if operation.went_well]
+    for operation in history.of(*_READERS):
+        read, entered = operation.event("read"), operation.event("entered")
+        if read is None or entered is None or history.created_by(operation) is not None:
+            continue
+        found = history.creation_of(read.more["version"])
+        for hard in invalidations:
+            ended = hard.ended
+            assert ended is not None
+            if found is None or ended.at >= operation.began.at or found.began.at >= hard.began.at:
+                continue
+            if not history.tampered("sidecar", hard.began.at, entered.at):
+                shown = [found.began, hard.began, ended, operation.began, read]
+                yield Violation("hard", "passed to what was invalidated hard", shown)
+
+
+def createdtimes_are_true(history: History) -> Iterator[Violation]:
+    """Promises 5 and 6: each createdtime is that of a creation, and what it tells of is in place."""
+    if history.clocks:
+        return
+    for operation in history.of("status"):
+        told, found = operation.event("told"), operation.event("found")
+        if told is None or told.more["createdtime"] is None:
+            continue
+        createdtime = told.more["createdtime"]
+        creations = [
+            creation
+            for creation in history.creations
+            if creation.returned
+            and creation.began.at <= told.at
+            and creation.began.wall - TICK <= createdtime <= creation.over_wall + TICK
+        ]
+        if not creations:
+            yield Violation("5", f"createdtime {createdtime} is that of no creation", [operation.began, told])
+            continue
+        if found is None or told.more["state"] == "nothing":
+            continue
+        oldest = creations[0]
+        if found.more["version"] < oldest.version and not (
+            history.tampered("lock", -math.inf, found.at) or history.tampered("directory", told.at, found.at)
+        ):
+            shown = [oldest.began, oldest.last, told, found]
+            yield Violation("6", "stamped before it was swapped in", shown)
+
+
+def errors_are_deserved(history: History) -> Iterator[Violation]:
+    """Promise 7, and in general: nobody gets an error that nothing excuses."""
+    for operation in history.operations:
+        ended = operation.ended
+        if ended is None:
+            continue
+        exited = operation.event("exited")
+        if exited is not None and _is_defect(operation, exited, history):
+            yield Violation("error", "the command ended badly", [operation.began, exited])
+        counted = operation.event("counted")
+        if counted is not None and counted.more["after"] > counted.more["before"]:
+            yield Violation("descriptors", "left open", [operation.began, counted])
+        if operation.error in (None, "Refused"):
+            continue
+        timeout = operation.began.more.get("timeout")
+        if operation.error == "LockTimeout" and (timeout is not None or operation.do == "look"):
+            late = (
+                ended.at
+                - operation.began.at
+                - history.stopped_for(operation.process, operation.began.at, ended.at)
+            )
+            creation = history.created_by(operation)
+            late -= 0 if creation is None else creation.last.at - creation.began.at
+            if late > (timeout or 0.5) + 2 * PATIENCE:
+                yield Violation("timeout", f"of {timeout} s, came after {late:.3f} s", [operation.began, ended])
+            continue
+        if ended.more.get("ours") and (
+            operation.began.more.get("starved") or history.tampered("directory", operation.began.at, ended.at)
+        ):
+            continue
+        yield Violation("error", "that nothing excuses", [operation.began, ended])
+
+
+def _is_defect(operation: Operation, exited: Event, history: History) -> bool:
+    status, said = exited.more["status"], exited.more["said"]
+    if "Traceback" in said or status == 70:
+        return True
+    if operation.do == "command-killed":
+        return status not in (0, 3, 75, -9, -15, 143)
+    if history.tampered("directory", operation.began.at, exited.at):
+        return False
+    if operation.do == "command-status":
+        return status not in (0, 1, 2)
+    return status not in (0, 3, 75)
+
+
+PROMISES: tuple[Callable[[History], Iterator[Violation]], ...] = (
+    one_creator_at_a_time,
+    one_success_per_expiry,
+    nobody_waits_for_another,
+    no_reader_beside_a_writer,
+    a_writer_gets_in,
+    every_read_is_whole_and_current,
+    hard_is_hard,
+    createdtimes_are_true,
+    errors_are_deserved,
+)
+
+
+def violations(history: History) -> list[Violation]:
+    """All that can be told of *history*, the shortest stretch of each promise first."""
+    found = [violation for promise in PROMISES for violation in promise(history)]
+    for violation in found:
+        violation.stretch = history.between(violation.events)
+    return sorted(found, key=lambda violation: (violation.promise, len(violation.stretch)))
