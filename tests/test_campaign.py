@@ -158,6 +158,24 @@ def test_a_read_of_what_was_replaced_before_it_began_is_reported() -> None:
     assert broken(*GOOD, reading("w3#1", 21.01, 23, version=100)) == set()  # it may not have been stamped yet
 
 
+def test_a_file_beside_that_is_older_than_what_was_written_last_is_reported() -> None:
+    def write(name: str, since: float, until: float, version: int) -> list[Line]:
+        return whole(name, "side-write", since, until, line(name, "writing-side", since + 0.01, version=version))
+
+    def read(at: float, version: int, sound: bool = True) -> list[Line]:
+        return whole(
+            "w3#1", "side-read", at, at + 0.1, line("w3#1", "side", at + 0.05, version=version, whole=sound)
+        )
+
+    first, second = write("w1#1", 1, 2, 100), write("w2#1", 3, 4, 200)
+    assert broken(first, second, read(5, 200)) == set()
+    assert broken(first, second, read(3.5, 100)) == set()
+    assert broken(first, second, read(5, 100)) == {"current"}
+    assert broken(first, second, read(5, 0)) == {"current"}
+    assert broken(first, second, read(5, 200, sound=False)) == {"whole"}
+    assert broken(first, write("w2#1", 1.5, 4, 200), read(5, 100)) == set()
+
+
 def test_a_pass_to_what_was_begun_before_a_hard_invalidation_is_reported() -> None:
     hard = whole("w3#1", "hard", 5, 5.1)
     assert broken(GOOD[0], hard, reading("w2#1", 6, 7, version=100)) == {"hard"}

@@ -28,10 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dogpile_fs import DogpileError, FileMutex
+from dogpile_fs import DogpileError, FileMutex, atomic_write
 
 from .history import Journal, operations_in
 from .nemeses import NEMESES, Nemesis, lying_clock, set_clock
+from .programs import SIDE
 from .promises import History, violations
 from .subjects import KINDS, Found
 from .worker import NOBODY
@@ -306,6 +307,8 @@ class Round:
                 found = subject.read(given)
             if found != Found(version):
                 wrong.append(f"afterwards: {found} is read, not version {version}")
+            with atomic_write(self.path + SIDE, durable=False) as file:
+                file.write(b"")
             with subject.block(None, 30.0), suppress(FileNotFoundError):
                 left = [
                     name

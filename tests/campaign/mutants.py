@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from time import time
+from time import sleep, time
 from typing import Any
 
 import portalocker
@@ -107,6 +107,7 @@ def _swaps_in_place() -> None:
             while piece := source.read(4096):
                 target.write(piece)
                 target.flush()
+                sleep(0.0005)  # a slow disk
             target.truncate()
         os.unlink(new)
 

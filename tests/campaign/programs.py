@@ -20,16 +20,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dogpile_fs import DogpileError, NeedRegenerationException
+from dogpile_fs import DogpileError, NeedRegenerationException, atomic_write
 
 from .history import Journal
-from .subjects import Found, Subject
+from .subjects import Found, Subject, contents_of, parsed
 
-__all__ = ["Program", "Refused", "descriptors"]
+__all__ = ["SIDE", "Program", "Refused", "descriptors"]
 
 #: How long a creator hangs at most, and a daemon that it has forked lives.
 HANGS = 6.0
 DAEMON_LIVES = 1.5
+#: What the name of the file beside ends in that all may write.
+SIDE = ".side"
 _COMMAND = Path(__file__).with_name("command.py")
 
 
@@ -53,6 +55,9 @@ _USUAL = {
     "miss": 0.3,
     "write": 2,
     "nested": 2,
+    "load": 5,
+    "side-write": 2,
+    "side-read": 4,
     "command": 1.5,
     "command-killed": 0.8,
     "command-status": 0.5,
@@ -76,6 +81,8 @@ class Program:
             self._choices |= {"soft": 0, "hard": 0, "miss": 0}
         if not subject.synced:
             self._choices |= {"write": 0}
+        if not subject.loads:
+            self._choices |= {"load": 0}
         if not (subject.by_command and "commands" in nemeses):
             self._choices |= {"command": 0, "command-killed": 0, "command-status": 0}
         if "crowd" in nemeses:
@@ -163,6 +170,36 @@ class Program:
             self._be_inside(op, given)
             raise NeedRegenerationException
 
+    def _load(self, op: int, timeout: float | None) -> None:
+        try:
+            found = self.subject.load(self._builder(op), timeout)
+        except OSError as error:
+            if isinstance(error, DogpileError) or error.errno != errno.EMFILE:
+                raise
+            raise Refused("no descriptor was left to load with") from error
+        # While another thread loads the next one, this one gets the one before.
+        self.journal.note(op, "read" if self.alone else "loaded", version=found.version, whole=found.whole)
+
+    def _side_write(self, op: int, timeout: float | None) -> None:
+        """Another file beside it, that all may write."""
+        version = time.monotonic_ns()
+        self.journal.note(op, "writing-side", version=version)
+        with atomic_write(self.subject.path + SIDE, durable=False) as file:
+            file.write(contents_of(version, self.random.choice([100, 5_000, 200_000])))
+            if self.random.random() < 0.05:
+                raise Refused("a writer that fails")
+
+    def _side_read(self, op: int, timeout: float | None) -> None:
+        try:
+            found = parsed(Path(self.subject.path + SIDE).read_bytes())
+        except FileNotFoundError:
+            found = Found(0)
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            raise Refused("no descriptor was left to read with") from error
+        self.journal.note(op, "side", version=found.version, whole=found.whole)
+
     def _status(self, op: int, timeout: float | None) -> None:
         status = self.subject.dogpile.status()
         self.journal.note(
@@ -185,6 +222,8 @@ class Program:
             arguments.append("--force")
         if timeout is not None:
             arguments += ["--wait", f"{timeout}s"]
+        if self.random.random() < 0.2:
+            arguments += ["--timeout", "0.1s"]
         mood = self._mood({"well": 80.0, "slow": 10.0, "raises": 10.0})
         words = [sys.executable, "-I", "-S", str(_COMMAND), str(self.journal.directory), self.journal.name]
         words += [self.journal.process, str(op), mood, str(self.random.randrange(50_000)), "{}"]

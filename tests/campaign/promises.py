@@ -24,6 +24,7 @@ TICK = 0.02
 
 _IN_CREATOR = ("creating", "hanging", "raising", "exiting", "asking", "writing", "swapped", "written", "created")
 _READERS = ("pass", "look", "nested", "miss")
+_PASSES = (*_READERS, "load")
 _INVALIDATIONS = ("soft", "hard", "miss")
 
 
@@ -321,7 +322,7 @@ def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
     """No torn read, none of nothing, and none older than what was surely there before it began."""
     visible = sorted((c for c in history.creations if c.visible_at is not None), key=lambda c: c.visible_at or 0)
     for operation in history.operations:
-        for what in ("read", "reread", "found"):
+        for what in ("read", "reread", "found", "loaded"):
             read = operation.event(what)
             if read is None:
                 continue
@@ -333,6 +334,8 @@ def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
                 since = operation.event("entered") or since
             if not read.more["whole"]:
                 yield Violation("whole", "a torn read", [since, read])
+                continue
+            if what == "loaded":
                 continue
             newest = max(
                 (c for c in visible if (c.visible_at or 0) < since.at), key=lambda c: c.version, default=None
@@ -350,12 +353,34 @@ def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
             yield Violation("current", f"{was}, after a newer one was", shown)
 
 
+def the_file_beside_is_whole_and_current(history: History) -> Iterator[Violation]:
+    """``atomic_write``: what is read is one of the versions that may have been written last."""
+    writes = [operation for operation in history.of("side-write") if operation.event("writing-side") is not None]
+    by_version = {operation.events[1].more["version"]: operation for operation in writes}
+    done = [(operation.began.at, operation.ended.at, operation) for operation in writes if operation.ended]
+    done = [write for write in done if write[2].went_well]
+    for operation in history.of("side-read"):
+        read = operation.event("side")
+        if read is None:
+            continue
+        if not read.more["whole"]:
+            yield Violation("whole", "a torn read of the file beside", [operation.began, read])
+            continue
+        written = by_version.get(read.more["version"])
+        over = -math.inf if written is None else history.end_of(written)
+        since = operation.began.at
+        later = [write for begin, end, write in done if begin > over and end < since]
+        if later and not history.tampered("directory", later[0].began.at, read.at):
+            shown = [*([] if written is None else [written.began]), later[0].began, later[0].last, read]
+            yield Violation("current", "an older version of the file beside was there", shown)
+
+
 def hard_is_hard(history: History) -> Iterator[Violation]:
     """Who comes after a hard invalidation gets nothing that was begun before it."""
     invalidations = [operation for operation in history.of("hard") if operation.went_well]
-    for operation in history.of(*_READERS):
-        read, entered = operation.event("read"), operation.event("entered")
-        if read is None or entered is None or history.created_by(operation) is not None:
+    for operation in history.of(*_PASSES):
+        read = operation.event("read")
+        if read is None or history.created_by(operation) is not None:
             continue
         found = history.creation_of(read.more["version"])
         for hard in invalidations:
@@ -363,7 +388,7 @@ def hard_is_hard(history: History) -> Iterator[Violation]:
             assert ended is not None
             if found is None or ended.at >= operation.began.at or found.began.at >= hard.began.at:
                 continue
-            if not history.tampered("sidecar", hard.began.at, entered.at):
+            if not history.tampered("sidecar", hard.began.at, read.at):
                 shown = [found.began, hard.began, ended, operation.began, read]
                 yield Violation("hard", "passed to what was invalidated hard", shown)
 
@@ -435,12 +460,12 @@ def _is_defect(operation: Operation, exited: Event, history: History) -> bool:
     if "Traceback" in said or status == 70:
         return True
     if operation.do == "command-killed":
-        return status not in (0, 3, 75, -9, -15, 143)
+        return status not in (0, 3, 75, 124, -9, -15, 143)
     if history.tampered("directory", operation.began.at, exited.at):
         return False
     if operation.do == "command-status":
         return status not in (0, 1, 2)
-    return status not in (0, 3, 75)
+    return status not in (0, 3, 75, 124)
 
 
 PROMISES: tuple[Callable[[History], Iterator[Violation]], ...] = (
@@ -450,6 +475,7 @@ PROMISES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     no_reader_beside_a_writer,
     a_writer_gets_in,
     every_read_is_whole_and_current,
+    the_file_beside_is_whole_and_current,
     hard_is_hard,
     createdtimes_are_true,
     errors_are_deserved,

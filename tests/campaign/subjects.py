@@ -57,6 +57,8 @@ class Subject(ABC):
     synced = False
     #: Whether the command line can create it too.
     by_command = False
+    #: Whether it can be loaded.
+    loads = False
     dogpile: Dogpile
 
     def __init__(self, path: str, expiretime: float, *, keep: int = 0) -> None:
@@ -69,6 +71,10 @@ class Subject(ABC):
 
     @abstractmethod
     def refresh(self, build: Builder, force: bool, timeout: float | None) -> bool: ...
+
+    def load(self, build: Builder, timeout: float | None) -> Found:
+        """What this process has loaded of the current version."""
+        raise NotImplementedError
 
     def make(self, target: str, version: int, size: int) -> None:
         """Build *version* at *target*."""
@@ -116,6 +122,7 @@ class Synced(Bare):
 class _Versioned(Subject):
     """What builds beside and swaps by itself."""
 
+    loads = True
     #: With a creator, and without.
     maker: Datafile | DataDirectory
     reader: Datafile | DataDirectory
@@ -135,6 +142,10 @@ class _Versioned(Subject):
     def refresh(self, build: Builder, force: bool, timeout: float | None) -> bool:
         self._builds.build = build
         return self.maker.refresh(force, timeout=timeout)
+
+    def load(self, build: Builder, timeout: float | None) -> Found:
+        self._builds.build = build
+        return self.maker.load(self.read, timeout=timeout)
 
 
 class OfDatafile(_Versioned):
