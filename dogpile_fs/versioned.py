@@ -248,6 +248,8 @@ class Versioned(ABC):
 
     def _remove_left(self, place: str) -> None:
         """Remove what this or a killed creator left beside *place*, and what their programs put beside that."""
+        if self.dogpile.dogpilelock.lost:
+            return  # another may be creating there
         directory = os.path.dirname(place)
         for name in names_in(directory, self._marked("new", place)[0]):
             self._remove(os.path.join(directory, name))

@@ -229,6 +229,21 @@ def test_whose_build_another_creator_removed_for_lack_of_a_lock_file_builds_agai
     assert len(set(built)) == 3
 
 
+def test_who_has_lost_his_lock_file_does_not_take_for_left_what_another_builds(path: str) -> None:
+    beside: list[str] = []
+
+    def creator(target: str) -> None:
+        Path(target).write_text("mine")
+        os.unlink(path + ".dogpile.lock")
+        beside.append(target + "-anothers")
+        Path(beside[0]).write_text("another's")
+
+    Datafile(path, 3600, creator).refresh()
+    assert Path(beside[0]).read_text() == "another's"
+    Datafile(path, 3600, lambda target: Path(target).write_text("next")).refresh(force=True)
+    assert not os.path.exists(beside[0])
+
+
 def test_whose_build_vanishes_while_the_lock_file_is_there_is_told(path: str) -> None:
     def creator(target: str) -> None:
         Path(target).write_text("gone")
