@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from .campaign.account import History
 from .campaign.histories import Plan, Round
 from .campaign.history import Event, Journal, Operation, operations_in
-from .campaign.promises import History, violations
+from .campaign.promises import violations
 from .campaign.subjects import KINDS, Found, contents_of, parsed
 
 EXPIRETIME = 10.0

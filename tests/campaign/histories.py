@@ -30,10 +30,11 @@ from typing import Any
 
 from dogpile_fs import DogpileError, FileMutex, atomic_write
 
+from .account import History
 from .history import Journal, operations_in
 from .nemeses import NEMESES, Nemesis, lying_clock, set_clock
 from .programs import SIDE
-from .promises import History, violations
+from .promises import violations
 from .subjects import KINDS, Found
 from .worker import NOBODY
 
@@ -296,7 +297,7 @@ class Round:
             with suppress(FileNotFoundError):
                 os.unlink(target)
             subject.make(target, version, 1000)
-            if type(subject).__name__ in ("Bare", "Synced"):
+            if not subject.swaps:
                 os.replace(target, self.path)
 
         wrong = []

@@ -22,21 +22,15 @@ from typing import Any
 
 from dogpile_fs import DogpileError, NeedRegenerationException, atomic_write
 
+from .creators import Creators, Refused
 from .history import Journal
 from .subjects import Found, Subject, contents_of, parsed
 
-__all__ = ["SIDE", "Program", "Refused", "descriptors"]
+__all__ = ["SIDE", "Program", "descriptors"]
 
-#: How long a creator hangs at most, and a daemon that it has forked lives.
-HANGS = 6.0
-DAEMON_LIVES = 1.5
 #: What the name of the file beside ends in that all may write.
 SIDE = ".side"
 _COMMAND = Path(__file__).with_name("command.py")
-
-
-class Refused(Exception):
-    """What a creator raises."""
 
 
 class _InChild(BaseException):
@@ -62,7 +56,6 @@ _USUAL = {
     "command-killed": 0.8,
     "command-status": 0.5,
 }
-_MOODS = {"well": 80.0, "slow": 8.0, "raises": 5.0}
 
 
 class Program:
@@ -81,17 +74,13 @@ class Program:
             self._choices |= {"soft": 0, "hard": 0, "miss": 0}
         if not subject.synced:
             self._choices |= {"write": 0}
-        if not subject.loads:
+        if not subject.swaps:
             self._choices |= {"load": 0}
         if not (subject.by_command and "commands" in nemeses):
             self._choices |= {"command": 0, "command-killed": 0, "command-status": 0}
         if "crowd" in nemeses:
             self._choices = {"pass": 80, "look": 18, "write": 2}
-        self._moods = dict(_MOODS)
-        if "creators" in nemeses:
-            self._moods |= {"hangs": 0.7, "exits": 3.0, "daemon": 3.0}
-        if "forks" in nemeses:
-            self._moods |= {"forks": 12.0}
+        self._creators = Creators(subject, journal, self.random, deadline, nemeses, self._fork)
         self.children: list[int] = []
         #: Whether threads share this process.
         self.alone = True
@@ -138,7 +127,7 @@ class Program:
     # Operations.
 
     def _pass(self, op: int, timeout: float | None) -> None:
-        with self.subject.block(self._builder(op), timeout) as given:
+        with self.subject.block(self._creators.builder(op), timeout) as given:
             self._be_inside(op, given)
 
     def _look(self, op: int, timeout: float | None) -> None:
@@ -147,17 +136,19 @@ class Program:
             self._be_inside(op, given)
 
     def _nested(self, op: int, timeout: float | None) -> None:
-        with self.subject.block(self._builder(op), timeout) as given:
+        with self.subject.block(self._creators.builder(op), timeout) as given:
             self._be_inside(op, given)
             if self.subject.synced:
                 with self.subject.block(None, timeout):
                     self.journal.note(op, "twice")
 
     def _refresh(self, op: int, timeout: float | None) -> None:
-        self.journal.note(op, "refreshed", created=self.subject.refresh(self._builder(op), False, timeout))
+        self.journal.note(
+            op, "refreshed", created=self.subject.refresh(self._creators.builder(op), False, timeout)
+        )
 
     def _force(self, op: int, timeout: float | None) -> None:
-        self.journal.note(op, "refreshed", created=self.subject.refresh(self._builder(op), True, timeout))
+        self.journal.note(op, "refreshed", created=self.subject.refresh(self._creators.builder(op), True, timeout))
 
     def _soft(self, op: int, timeout: float | None) -> None:
         self.subject.dogpile.invalidate()
@@ -166,13 +157,13 @@ class Program:
         self.subject.dogpile.invalidate(hard=True)
 
     def _miss(self, op: int, timeout: float | None) -> None:
-        with suppress(NeedRegenerationException), self.subject.block(self._builder(op), timeout) as given:
+        with suppress(NeedRegenerationException), self.subject.block(self._creators.builder(op), timeout) as given:
             self._be_inside(op, given)
             raise NeedRegenerationException
 
     def _load(self, op: int, timeout: float | None) -> None:
         try:
-            found = self.subject.load(self._builder(op), timeout)
+            found = self.subject.load(self._creators.builder(op), timeout)
         except OSError as error:
             if isinstance(error, DogpileError) or error.errno != errno.EMFILE:
                 raise
@@ -224,7 +215,7 @@ class Program:
             arguments += ["--wait", f"{timeout}s"]
         if self.random.random() < 0.2:
             arguments += ["--timeout", "0.1s"]
-        mood = self._mood({"well": 80.0, "slow": 10.0, "raises": 10.0})
+        mood = self._creators.mood({"well": 80.0, "slow": 10.0, "raises": 10.0})
         words = [sys.executable, "-I", "-S", str(_COMMAND), str(self.journal.directory), self.journal.name]
         words += [self.journal.process, str(op), mood, str(self.random.randrange(50_000)), "{}"]
         self.journal.note(op, "arguments", forced="--force" in arguments)
@@ -278,61 +269,6 @@ class Program:
                 raise
             raise Refused("no descriptor was left to read with") from error
 
-    # Creators.
-
-    def _mood(self, moods: dict[str, float]) -> str:
-        return self.random.choices(list(moods), list(moods.values()))[0]
-
-    def _builder(self, op: int) -> Callable[[str], None]:
-        mood = self._mood(self._moods)
-        size = self.random.choice([100, 5_000, 200_000])
-
-        def build(target: str) -> None:
-            version = time.monotonic_ns()
-            self.journal.note(op, "creating", version=version)
-            time.sleep(self.random.uniform(0, 0.02))
-            with suppress(OSError):
-                os.unlink(target)
-            self._misbehave(op, mood)
-            try:
-                self.subject.make(target, version, size)
-                if type(self.subject).__name__ in ("Bare", "Synced"):
-                    self._swap(op, target)
-            except OSError as error:  # a creator's own trouble, if its directory is not there
-                raise Refused(repr(error)) from error
-            self.journal.note(op, "created")
-
-        return build
-
-    def _misbehave(self, op: int, mood: str) -> None:
-        if mood == "slow":
-            time.sleep(self.random.uniform(0.1, 0.4))
-        elif mood == "raises":
-            self.journal.note(op, "raising")
-            raise Refused("a creator that fails")
-        elif mood == "hangs":
-            self.journal.note(op, "hanging")
-            time.sleep(min(HANGS, max(0.0, self.deadline - time.monotonic())))
-        elif mood == "exits":
-            self.journal.note(op, "exiting")
-            os._exit(0)
-        elif mood == "forks":
-            self._fork(op)
-        elif mood == "daemon":
-            self._fork_daemon()
-
-    def _swap(self, op: int, target: str) -> None:
-        if self.subject.synced:
-            self.journal.note(op, "asking")
-            with self.subject.dogpile.acquire_write_lock():  # type: ignore[attr-defined]
-                self.journal.note(op, "writing")
-                os.replace(target, self.subject.path)
-                self.journal.note(op, "swapped")
-                self.journal.note(op, "written")
-        else:
-            os.replace(target, self.subject.path)
-            self.journal.note(op, "swapped")
-
     # Children.
 
     def _fork(self, op: int) -> None:
@@ -344,9 +280,9 @@ class Program:
         self.children.append(child)
 
     def _live_as_child(self) -> None:
-        self.random = random.Random(os.getpid())
+        self.random = self._creators.random = random.Random(os.getpid())
         self.children = []
-        self._moods.pop("forks", None)
+        self._creators.moods.pop("forks", None)
         try:
             for _ in range(3):
                 self.step()
@@ -354,16 +290,6 @@ class Program:
             pass
         finally:
             os._exit(0)
-
-    def _fork_daemon(self) -> None:
-        """Leave a process behind that outlives this one, and has inherited all that it can."""
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            if os.fork() == 0:
-                time.sleep(DAEMON_LIVES)
-            os._exit(0)
-        os.waitpid(child, 0)
 
     def reap(self, wait: bool = False) -> None:
         for child in self.children.copy():

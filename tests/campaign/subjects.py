@@ -57,8 +57,8 @@ class Subject(ABC):
     synced = False
     #: Whether the command line can create it too.
     by_command = False
-    #: Whether it can be loaded.
-    loads = False
+    #: Whether it swaps in what a creator has made, and can be loaded; else the creator swaps.
+    swaps = False
     dogpile: Dogpile
 
     def __init__(self, path: str, expiretime: float, *, keep: int = 0) -> None:
@@ -122,7 +122,7 @@ class Synced(Bare):
 class _Versioned(Subject):
     """What builds beside and swaps by itself."""
 
-    loads = True
+    swaps = True
     #: With a creator, and without.
     maker: Datafile | DataDirectory
     reader: Datafile | DataDirectory
