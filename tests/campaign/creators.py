@@ -1,4 +1,4 @@
-"""Creators that mostly do what they shall, and else what creators do: fail, hang, die, fork, and leave a daemon."""
+"""Creators that mostly do what they shall, and else fail, hang, die, fork, or leave a daemon behind."""
 
 from __future__ import annotations
 

@@ -148,7 +148,8 @@ class Program:
         )
 
     def _force(self, op: int, timeout: float | None) -> None:
-        self.journal.note(op, "refreshed", created=self.subject.refresh(self._creators.builder(op), True, timeout))
+        created = self.subject.refresh(self._creators.builder(op), True, timeout)
+        self.journal.note(op, "refreshed", created=created)
 
     def _soft(self, op: int, timeout: float | None) -> None:
         self.subject.dogpile.invalidate()
