@@ -136,13 +136,15 @@ class DataDirectory(Versioned):
 
         :raises LockTimeout: if a foreign hand keeps it locked.
         """
+        gone = ""
         while True:
             real = os.path.realpath(self._path)
             try:
                 version = _opened(real)
             except FileNotFoundError as error:
-                if os.path.exists(self._path):
-                    continue  # swapped between our looks
+                if os.path.exists(self._path) and real != gone:
+                    gone = real
+                    continue  # swapped between our looks; or it leads where no name does, such as through /proc
                 raise Vanished from error
             except OSError as error:
                 raise explained(DatafileError, self._path, "open", error, reading=True) from error

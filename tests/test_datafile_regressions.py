@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DataDirectory, Datafile, LockTimeout, atomic_write, swap
+from dogpile_fs import DataDirectory, Datafile, DatafileError, LockTimeout, atomic_write, swap
 
 from .cli_processes import Cli, bytecode, cli
 from .places import left_beside, writing
@@ -211,3 +211,19 @@ def test_a_version_that_cannot_be_named_changes_places_again(path: str, monkeypa
     DataDirectory(path, 3600, making("2"), keep=1).refresh(force=True)
     DataDirectory(path).rollback()
     assert opened(datadir) == "1"
+
+
+def test_a_link_that_leads_where_no_name_does_is_told_and_does_not_hang(path: str) -> None:
+    # Through /proc it leads to a directory that was removed, and still can be looked at.
+    removed = path + "-removed"
+    os.mkdir(removed)
+    descriptor = os.open(removed, os.O_RDONLY)
+    try:
+        os.rmdir(removed)
+        os.symlink(f"/proc/self/fd/{descriptor}", path)
+        with pytest.raises(DatafileError, match="vanishes"), DataDirectory(path, 3600).open():
+            pass
+        assert DataDirectory(path, 3600, making("new")).refresh(force=True)
+        assert opened(DataDirectory(path)) == "new"
+    finally:
+        os.close(descriptor)
