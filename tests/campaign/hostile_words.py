@@ -23,8 +23,9 @@ from typing import TypeVar
 from dogpile_fs.cli import exits
 from dogpile_fs.cli.arguments import Arguments, parsed
 from dogpile_fs.cli.durations import format_seconds, parse, parse_or_never
-from dogpile_fs.cli.options import RUN_OPTIONS, Settings, scan
+from dogpile_fs.cli.options import Settings, scan
 
+from .command_lines import DURATIONS, NO_DURATIONS, CommandLines
 from .mutated_records import MutatedRecords
 
 __all__ = ["HostileWords"]
@@ -35,108 +36,12 @@ _ROOT = Path(__file__).parent.parent.parent
 #: Seconds that a run may take; none of them has more than a moment's work to do.
 _PATIENCE = 60.0
 
-_COMMANDS = ["run", "status", "invalidate", "wait", "touch", "rollback", "watch"]
-_FLAGS = [name for option in RUN_OPTIONS for name in (option.flag, option.short) if name]
-_FLAGS += ["--json", "--hard", "--fresh", "--count", "--help", "-h", "--version"]
-_DURATIONS = [
-    "0",
-    "90",
-    "5m",
-    "1h30m",
-    "0.5s",
-    "1d",
-    "never",
-    "2w1d",
-    "9" * 300,
-    "9" * 300 + "s",
-    "0." + "0" * 400 + "1",
-]
-_NO_DURATIONS = [
-    "",
-    "-1",
-    "-1s",
-    "+1",
-    "1x",
-    "s",
-    ".",
-    "1.2.3",
-    "1h30",
-    "30m1h",
-    "inf",
-    "nan",
-    "NaN",
-    "1e3",
-    "1_0",
-    "0x1",
-    "\u0661",
-    "\uff11s",
-    "\u00b2",
-    "1 ",
-    " 1",
-    "1\n",
-    "Never",
-    "9" * 310,
-    "9" * 400 + "d",
-    "\udcff",
-    "%s",
-    "%(prog)s",
-]
-_NUMBERS = ["0", "1", "3", "-1", "007", "9" * 30, "9" * 5000, "\u0661", "\u00b2", "1.0", "", "two", "1_0", "0x1"]
-_PATHS = [
-    "file",
-    "other",
-    "./file",
-    "sub/file",
-    "missing/file",
-    "sub",
-    "caf\u00e9",
-    "a b",
-    "a\nb",
-    "\udcff",
-    "-file",
-]
-_PATHS += ["", ".", "..", "file/", "sub/.", "x" * 241, "x" * 300, "\u6771" * 80, "'\"", "{}", "%s", "file.dogpile"]
-#: Harmless, wherever they come to stand: as a shell command, too.
-_GARBAGE = ["", "-", "--", "---", "=", "--=", "-=", "nonsense", "--nonsense", "--nonsense=1", "-x", "-vq", "-vvv"]
-_GARBAGE += [
-    "-v=1",
-    "-q1",
-    "--quiet=1",
-    "--expir",
-    "--expire=",
-    "--output=",
-    "--output=--",
-    "--keep=-1",
-    "-1",
-    "-1.5",
-]
-_GARBAGE += [
-    "\udcff\udc80",
-    "caf\u00e9",
-    "a\nb",
-    "\u2028",
-    "\x1b[2J",
-    "%s",
-    "%(prog)s",
-    "@file",
-    "9" * 5000,
-    "-v 1",
-]
-#: What no process can be given as an argument, but ``main`` can.
-_IMPOSSIBLE = ["\0", "\ud800", "file\0", "x" * 200_000]
-_SHELL = ["true", "false", "test -s {}", "exit 3", "kill -9 $$"]
-_WORKS = [
-    ["true"],
-    ["false"],
-    ["sh", "-c", "echo x > {}"],
-    ["sh", "-c", 'echo x > "$DOGPILE_FS_OUTPUT"'],
-    ["nonsense"],
-]
-_WORKS += [["echo", "x"], ["sub"], []]
-
+_OF_DURATION = ["--expire", "--wait", "--timeout", "--kill-after"]
 _DOCUMENTED = {0, 64, 65, 66, 69, 71, 73, 74, 75, 77, 78, 124, 126, 127}
 #: Besides, by command.
 _OWN = {"status": {1, 2}, "run": {1, 3, 137}}  # of COMMAND, of a shell's ``kill -9``
+#: Commands that tell of each path by itself.
+_OF_MANY = ("status", "invalidate")
 
 
 class HostileWords:
@@ -145,25 +50,29 @@ class HostileWords:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._records = MutatedRecords(random)
+        self._lines = CommandLines(random)
         self._violations: list[str] = []
 
     # In this process: understood or refused, and nothing done.
 
     def parse(self, seconds: float) -> tuple[dict[str, int], list[str]]:
-        counts = {"durations_read": 0, "command_lines_parsed": 0}
+        counts = {"durations_read": 0, "command_lines_parsed": 0, "values_refused": 0}
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for _ in range(100):
                 self._try(self.read_a_duration)
             for _ in range(20):
                 self._try(self.parse_a_line)
+            for _ in range(5):
+                self._try(self.refuse_a_value)
             counts["durations_read"] += 100
             counts["command_lines_parsed"] += 20
+            counts["values_refused"] += 5
         return counts, self._violations
 
     def read_a_duration(self) -> None:
         """One that may be none, and what is told of it reads back."""
-        text = self._one_of(_DURATIONS + _NO_DURATIONS)
+        text = self._random.choice(DURATIONS + NO_DURATIONS)
         if self._random.random() < 0.7:
             text = "".join(self._random.choices("0123456789..wdhms\u0661 -+e", k=self._random.randrange(12)))
         try:
@@ -179,7 +88,7 @@ class HostileWords:
 
     def parse_a_line(self) -> None:
         """A whole command line, and the same by the quick scan."""
-        words = self._line(_GARBAGE + _IMPOSSIBLE, most=6)
+        words = self._lines.any(most=6)
         quickly = scan(words[1:]) if words[:1] == ["run"] else None
         try:
             with redirect_stdout(io.StringIO()):
@@ -201,6 +110,21 @@ class HostileWords:
                 isinstance(found, Settings) and vars(found) == vars(quickly),
                 f"{words!r} is scanned {vars(quickly)}",
             )
+
+    def refuse_a_value(self) -> None:
+        """A line that is right but for one value, which is told with its option."""
+        flag = self._random.choice(_OF_DURATION)
+        value = self._random.choice(NO_DURATIONS)
+        words = ["run", "--expire=1h", "--output=file", f"{flag}={value}", "--", "true"]
+        _sure(scan(words[1:]) is None, f"{words!r} is taken at the quick scan")
+        try:
+            parsed(words)
+        except exits.Exit as error:
+            told = exits.told(error)
+            _sure(error.status == exits.USAGE and flag in told, f"{words!r} is refused with {told!r}")
+            _sure(len(told.splitlines()) == 1, f"{words!r} is refused with {told!r}")
+        else:
+            _sure(False, f"{words!r} is taken")
 
     # As processes.
 
@@ -224,7 +148,7 @@ class HostileWords:
         (work / "sub").mkdir(parents=True, exist_ok=True)
         (top / "home").mkdir(exist_ok=True)
         self._prepare(work)
-        words = self._line(_GARBAGE, most=1)
+        words = self._lines.possible(most=1)
         if "demo" in words:
             return None
         may_wait = words[:1] in (["wait"], ["watch"])
@@ -278,77 +202,7 @@ class HostileWords:
         """What closes standard descriptors, sometimes."""
         if self._random.random() < 0.9:
             return []
-        return ["sh", "-c", 'exec "$@" ' + self._one_of(["<&-", ">&-", "2>&-", ">&- 2>&-"]), "sh"]
-
-    # Words.
-
-    def _line(self, garbage: list[str], most: int) -> list[str]:
-        """A command line that may be right, with up to *most* words changed, before a ``--`` at least."""
-        command = self._one_of(_COMMANDS)
-        words = self._run_line() if command == "run" else self._other_line(command)
-        work: list[str] = []
-        if "--" in words:
-            at = words.index("--")
-            words, work = words[:at], words[at:]
-        for _ in range(max(0, self._random.randrange(-most - 1, most + 1))):
-            at = self._random.randrange(len(words) + 1)
-            match self._random.randrange(4):
-                case 0:
-                    words.insert(at, self._one_of(garbage))
-                case 1:
-                    words[at : at + 1] = [self._one_of(garbage)]
-                case 2:
-                    words.insert(at, self._one_of(_FLAGS))
-                case _:
-                    del words[at : at + 1]
-        return words + work
-
-    def _run_line(self) -> list[str]:
-        words = ["run"]
-        options = [option for option in RUN_OPTIONS if self._random.random() < 0.15]
-        for option in options:
-            words += self._option(option.flag, self._value(option.flag) if option.read is not None else None)
-        words += self._option("--expire", self._one_of(["0", "1h", "never"]))
-        words += self._option("--output", self._path())
-        return [*words, "--", *self._one_of(_WORKS)]
-
-    def _other_line(self, command: str) -> list[str]:
-        words = [command]
-        for flag in ("--json", "--hard", "--fresh", "--readers"):
-            if self._random.random() < 0.15:
-                words.append(flag)
-        for flag in ("--expire", "--timeout", "--count", "--directory"):
-            if self._random.random() < 0.1:
-                words += self._option(flag, self._value(flag))
-        for _ in range(1 if self._random.random() < 0.8 else self._random.randrange(4)):
-            words.append(self._path())
-        if command == "watch":
-            words += ["--count", "1"]
-        return words
-
-    def _option(self, flag: str, value: str | None) -> list[str]:
-        if value is None:
-            return [flag]
-        return [flag, value] if self._random.random() < 0.6 else [f"{flag}={value}"]
-
-    def _path(self) -> str:
-        return self._one_of(_PATHS if self._random.random() < 0.4 else ["file", "other"])
-
-    def _value(self, flag: str) -> str:
-        match flag:
-            case "--output":
-                return self._path()
-            case "--directory":
-                return self._one_of(["sub", ".", "missing", "", "file", "x" * 300])
-            case "--then" | "--validate":
-                return self._one_of(_SHELL)
-            case "--keep" | "--count":
-                return self._one_of(_NUMBERS)
-            case _:
-                return self._one_of(_DURATIONS if self._random.random() < 0.95 else _NO_DURATIONS)
-
-    def _one_of(self, values: list[T]) -> T:
-        return values[self._random.randrange(len(values))]
+        return ["sh", "-c", 'exec "$@" ' + self._random.choice(["<&-", ">&-", "2>&-", ">&- 2>&-"]), "sh"]
 
     def _try(self, action: Callable[[], T]) -> T | None:
         try:
@@ -356,10 +210,6 @@ class HostileWords:
         except AssertionError as error:
             self._violations.append(str(error))
             return None
-
-
-#: Commands that tell of each path by itself.
-_OF_MANY = ("status", "invalidate")
 
 
 def _sure(holds: bool, otherwise: str) -> None:
