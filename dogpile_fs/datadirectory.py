@@ -27,7 +27,7 @@ from . import forking, swap
 from .errors import DatafileError, LockTimeout, explained
 from .lockfile import Description
 from .standing import Standing, standing_of
-from .versioned import Creator, Vanished, Versioned, names_in
+from .versioned import Creator, Vanished, Versioned, names_in, number_in
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["DataDirectory"]
@@ -136,13 +136,15 @@ class DataDirectory(Versioned):
 
         :raises LockTimeout: if a foreign hand keeps it locked.
         """
+        gone = ""
         while True:
             real = os.path.realpath(self._path)
             try:
                 version = _opened(real)
             except FileNotFoundError as error:
-                if os.path.exists(self._path):
-                    continue  # swapped between our looks
+                if os.path.exists(self._path) and real != gone:
+                    gone = real
+                    continue  # swapped between our looks; or it leads where no name does, such as through /proc
                 raise Vanished from error
             except OSError as error:
                 raise explained(DatafileError, self._path, "open", error, reading=True) from error
@@ -260,9 +262,10 @@ class DataDirectory(Versioned):
         found = {}
         directory = os.path.dirname(place)
         for name in names_in(directory, begin):
-            number, _, before = name[len(begin) : -len(end)].partition("-")
-            if name.endswith(end) and number.isdecimal() and before.isdecimal():
-                found[int(number)] = (os.path.join(directory, name), int(before))
+            numbers = name[len(begin) : -len(end)].partition("-")
+            number, before = number_in(numbers[0]), number_in(numbers[2])
+            if name.endswith(end) and number is not None and before is not None:
+                found[number] = (os.path.join(directory, name), before)
         return found
 
     def _current_number(self, place: str, versions: dict[int, tuple[str, int]]) -> int:

@@ -15,7 +15,7 @@ from . import swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
 from .standing import Standing, standing_of
-from .versioned import Creator, Vanished, Versioned, names_in
+from .versioned import Creator, Vanished, Versioned, names_in, number_in
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["Datafile"]
@@ -237,13 +237,12 @@ class Datafile(Versioned):
         begin, end = self._marked("kept", place)
         directory = os.path.dirname(place)
         found = [
-            (name[len(begin) : -len(end)], os.path.join(directory, name))
+            (number_in(name[len(begin) : -len(end)]), os.path.join(directory, name))
             for name in names_in(directory, begin)
             if name.endswith(end)
         ]
         return sorted(
-            ((int(number), path) for number, path in found if number.isdecimal() and _is_regular(path)),
-            reverse=True,
+            ((number, path) for number, path in found if number is not None and _is_regular(path)), reverse=True
         )
 
     def _keep(self, place: str) -> None:

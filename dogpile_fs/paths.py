@@ -99,6 +99,8 @@ def checked_resource(path: str | os.PathLike[str], *, directory: bool = False) -
         raise PathError(
             errno.EISDIR, f"{resource!r} is a directory. Cure: give the path of a file; it need not exist yet."
         )
+    elif os.path.basename(resource) in (os.curdir, os.pardir):
+        raise _names_no_file(os.fspath(path))  # of a missing directory
     return resource
 
 

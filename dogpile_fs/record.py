@@ -289,7 +289,7 @@ def decode(data: bytes) -> Record | None:
     if not is_whole(data):
         return None
     try:
-        fields = json.loads(data[:CHECKSUM_AT])
+        fields = json.loads(data[:CHECKSUM_AT].decode("ascii"))  # else surrogates could come in that pair up later
     except (ValueError, RecursionError):
         return None
     if not isinstance(fields, dict):
@@ -309,6 +309,10 @@ def decode(data: bytes) -> Record | None:
 
 
 _NAMES: Final = NOTHING.fields().keys()
+# What is read must have room when it is written again. Far beyond what is counted, and what systems tell of files
+# (of a time in nanoseconds, 94 bits): with all of them as long as this, a record still has room for its names.
+_MOST: Final = 2**53
+_LARGEST: Final = 2**96
 
 
 def _are_sound(
@@ -334,13 +338,17 @@ def _are_sound(
         and _is_count(invalidations)
         and _is_count(hard_invalidations)
         and (expiretime is None or (_is_moment(expiretime) and expiretime >= 0))
-        and (about is None or (type(about) is list and len(about) == 4 and all(type(n) is int for n in about)))
+        and (about is None or (type(about) is list and len(about) == 4 and all(map(_is_told, about))))
         and (attempt is None or (type(attempt) is list and len(attempt) == 3 and _is_attempt(*attempt)))
     )
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= _MOST
+
+
+def _is_told(value: Any) -> bool:
+    return type(value) is int and -_LARGEST <= value <= _LARGEST
 
 
 def _is_moment(value: Any) -> bool:

@@ -29,7 +29,7 @@ from .standing import Standing, stands
 from .status import Status
 from .waiting import INHERIT, Deadline, Timeout
 
-__all__ = ["Creator", "Vanished", "Versioned", "names_in"]
+__all__ = ["Creator", "Vanished", "Versioned", "names_in", "number_in"]
 
 log = logging.getLogger("dogpile_fs")
 
@@ -40,6 +40,10 @@ Creator = Callable[[str], object]
 
 #: How often a version may vanish between the pass and the opening before that is told.
 _ATTEMPTS = 10
+
+
+#: More of them no version's number has: a foreign one that leaves no room for the next in a name is none.
+_DIGITS = 18
 
 
 class Vanished(Exception):
@@ -328,6 +332,14 @@ def names_in(directory: str, begin: str) -> list[str]:
         return []
     except OSError as error:
         raise explained(DatafileError, directory, "look into", error, reading=True) from error
+
+
+def number_in(text: str) -> int | None:
+    """The number that *text* is in the name of a version; None if we do not write it so."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        return None
+    number = int(text)
+    return number if str(number) == text else None
 
 
 def _unpickled(

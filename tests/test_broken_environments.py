@@ -204,7 +204,7 @@ def test_a_path_that_is_none_is_refused(kind: type[Dogpile], path: Any) -> None:
 
 
 @both_dogpiles
-@pytest.mark.parametrize("path", ["", "a\0b", "resource/"], ids=repr)
+@pytest.mark.parametrize("path", ["", "a\0b", "resource/", "missing/.", "missing/.."], ids=repr)
 def test_a_path_that_names_no_file_is_refused(kind: type[Dogpile], path: str) -> None:
     with raises(PathError, repr(path), "names no file", "Cure: give the path of the resource"):
         kind(3600, path)

@@ -3,8 +3,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+
+import pytest
 
 from dogpile_fs import DataDirectory, Dogpile
+from dogpile_fs.record import Record, encode
 
 from .cli_processes import Cli, bytecode, cli
 
@@ -117,3 +121,42 @@ def test_json_tells_everything_in_seconds(cli: Cli) -> None:
     assert file["creating"] is False
     assert missing["state"] == "nothing"
     assert missing["age"] is None
+
+
+@pytest.mark.parametrize(
+    ("host", "encoding", "told"),
+    [
+        ("b\u00fcro", "ascii", b"b\\xfcro:7"),
+        ("\u6771", "latin-1", b"\\u6771:7"),
+        ("\ud800", "utf-8", b"\\ud800:7"),
+        ("\udcff", "ascii", b"\xff:7"),
+    ],
+    ids=ascii,
+)
+def test_a_host_that_the_terminal_has_no_characters_for_is_told_escaped(
+    cli: Cli, host: str, encoding: str, told: bytes
+) -> None:
+    (cli.directory / "file.dogpile").write_bytes(encode(Record(1000.0, 1, 1.0, host, 7)))
+    done = subprocess.run(
+        cli.command("status", "file"),
+        cwd=cli.directory,
+        env={**cli.environment, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert told in done.stdout
+
+
+@pytest.mark.parametrize(("words", "status"), [(("status", ""), 64), (("invalidate", "missing"), 66)])
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_what_is_wrong_shows_in_the_exit_status_if_nobody_can_be_told(
+    cli: Cli, words: tuple[str, ...], status: int, stderr: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {stderr}', "sh", *cli.command(*words)],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (status, "")

@@ -251,3 +251,47 @@ def test_whose_build_vanishes_while_the_lock_file_is_there_is_told(path: str) ->
 
     with pytest.raises(DatafileError, match="made no regular file"):
         Datafile(path, 3600, creator).refresh()
+
+
+@pytest.mark.parametrize("number", ["9" * 215, "\u0661", "01", "\u0669" * 9], ids=ascii)
+def test_a_number_that_we_do_not_write_is_no_version_of_a_file(path: str, number: str) -> None:
+    begin, end = swap.marked("kept", path)
+    foreign = Path(os.path.dirname(path), begin + number + end)
+    foreign.write_text("foreign")
+    for text in ("one", "two", "three"):
+        Datafile(path, 0, writing(text), keep=1).refresh(force=True)
+    Datafile(path).rollback()
+    assert Path(path).read_text() == "two"
+    with pytest.raises(DatafileError, match="no earlier version"):
+        Datafile(path).rollback()
+    assert foreign.read_text() == "foreign"
+
+
+@pytest.mark.parametrize("numbers", ["1-\u0660", "\u0661-0", "01-0", "1-00", "9" * 205 + "-0"], ids=ascii)
+def test_a_number_that_we_do_not_write_is_no_version_of_a_directory(path: str, numbers: str) -> None:
+    begin, end = swap.marked("dir", path)
+    foreign = Path(os.path.dirname(path), begin + numbers + end)
+    versions(path, 1, keep=1)
+    foreign.mkdir()
+    DataDirectory(path, 3600, making("2"), keep=1).refresh(force=True)
+    DataDirectory(path, 3600, making("3"), keep=1).refresh(force=True)
+    DataDirectory(path).rollback()
+    assert opened(DataDirectory(path)) == "2"
+    ours = {os.path.basename(os.path.realpath(path))}
+    assert {name for name in os.listdir(foreign.parent) if name.startswith(begin)} == {foreign.name} | ours
+
+
+def test_a_link_that_leads_where_no_name_does_is_told_and_does_not_hang(path: str) -> None:
+    # Through /proc it leads to a directory that was removed, and still can be looked at.
+    removed = path + "-removed"
+    os.mkdir(removed)
+    descriptor = os.open(removed, os.O_RDONLY)
+    try:
+        os.rmdir(removed)
+        os.symlink(f"/proc/self/fd/{descriptor}", path)
+        with pytest.raises(DatafileError, match="vanishes"), DataDirectory(path, 3600).open():
+            pass
+        assert DataDirectory(path, 3600, making("new")).refresh(force=True)
+        assert opened(DataDirectory(path)) == "new"
+    finally:
+        os.close(descriptor)

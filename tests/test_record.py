@@ -17,7 +17,7 @@ from dogpile_fs.record import FORMAT, NOTHING, SIZE, NewerFormat, Record, State,
 unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 seconds = st.floats(allow_nan=False, allow_infinity=False)
-counts = st.integers(min_value=0, max_value=2**63)
+counts = st.integers(min_value=0, max_value=2**53)
 signed = st.integers(min_value=-(2**63), max_value=2**63)
 # Not st.characters(), whose table takes seconds to make: what JSON escapes, what takes one to four bytes, and
 # what os.uname() makes of undecodable bytes.
@@ -363,6 +363,46 @@ def test_basis_and_lifetime_tell_what_the_state_tells(
     told_fresh = -1.0 <= now - record.basis < lifetime(expiretime)
     is_fresh = record.state(now, expiretime) == "fresh"
     assert told_fresh == is_fresh or (expiretime is None and is_fresh)
+
+
+# What is read can be written again.
+
+
+def test_a_record_of_the_largest_numbers_that_are_taken_has_room_for_whatever_comes_next() -> None:
+    most, largest, longest = 2**53, 2**96, -1.7976931348623157e308
+    record = Record(
+        longest, most, longest, "", most, "soft", most, most, -longest, (-largest,) * 4, ("", most, longest)
+    )
+    back = decode(encode(record))
+    assert back == record
+    for after in (back.begun(("here", most, longest)), back.invalidate(hard=True)):
+        assert len(encode(after)) == SIZE
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"generation": 10**230}, {"pid": 10**230}, {"invalidations": 10**230}, {"about": [1, 2, 3, 10**230]}],
+    ids=list,
+)
+def test_numbers_that_leave_no_room_for_the_next_creation_are_no_record(numbers: dict[str, Any]) -> None:
+    assert decode(sealed(json.dumps({**GOOD, **numbers}).encode())) is None
+
+
+def test_a_count_at_its_end_begins_again() -> None:
+    last = decode(encode(Record(createdtime=1000.0, generation=2**53)))
+    assert last is not None
+    assert decode(encode(created(last, last))) is None
+
+
+def test_two_halves_of_a_character_that_would_be_one_when_they_are_written_again_are_no_record() -> None:
+    body = json.dumps({**GOOD, "host": "HALVES"}).encode().replace(b"HALVES", b"\xed\xa0\xbd\xed\xb8\x80")
+    assert decode(sealed(body)) is None
+
+
+def test_a_record_in_another_encoding_than_ours_is_none() -> None:
+    body = json.dumps(GOOD, separators=(",", ":"))
+    for encoding in ("utf-16", "utf-16-le", "utf-8-sig"):
+        assert decode(sealed(body.encode(encoding)[:503])) is None
 
 
 # Creations and invalidations.

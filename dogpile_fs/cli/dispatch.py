@@ -6,6 +6,7 @@ fitting status of :mod:`.exits`; a traceback shows a defect of this package.
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from .signals import die_of
 from .telling import Voice
 
 __all__ = ["dispatch"]
+
+_UNTOLD = "dogpile_fs.untold"
 
 
 def dispatch(words: Sequence[str]) -> int:
@@ -44,7 +47,8 @@ def dispatch(words: Sequence[str]) -> int:
             status = exits.OK
         else:
             if isinstance(sys.stdout, TextIOWrapper):
-                sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be text
+                codecs.register_error(_UNTOLD, _as_bytes_or_escaped)
+                sys.stdout.reconfigure(errors=_UNTOLD)
             status = import_module(f".{asked.command}", __package__).main(asked)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -63,6 +67,14 @@ def dispatch(words: Sequence[str]) -> int:
         if exits.is_defect(error):
             traceback.print_exc()
     return status
+
+
+def _as_bytes_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is printed for what stdout cannot encode: file names need not be text, and hosts may be foreign."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.backslashreplace_errors(error)
 
 
 def _fill_standard_descriptors() -> None:

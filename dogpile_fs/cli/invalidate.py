@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from ..errors import DogpileError
 from .arguments import Arguments
 from .exits import NOINPUT, OK, Exit, status_of, told
 from .subject import dogpile_at
+from .telling import say
 
 __all__ = ["main"]
 
@@ -20,7 +20,7 @@ def main(arguments: Arguments) -> int:
         try:
             _invalidate(path, arguments)
         except (DogpileError, OSError, Exit) as error:
-            sys.stderr.write(f"dogpile-fs: {told(error)}\n")
+            say(told(error))
             worst = max(worst, status_of(error))
     return worst
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 
 from .. import Status
@@ -13,6 +12,7 @@ from .arguments import Arguments
 from .durations import format_seconds
 from .exits import NOTHING, OK, STALE, status_of, told
 from .subject import dogpile_at
+from .telling import say
 
 __all__ = ["main"]
 
@@ -31,7 +31,7 @@ def main(arguments: Arguments) -> int:
                 dogpile.expiretime = arguments.expire
             status = dogpile.status()
         except (DogpileError, OSError) as error:
-            sys.stderr.write(f"dogpile-fs: {told(error)}\n")
+            say(told(error))
             worst = max(worst, status_of(error))
             continue
         known.append((path, status))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-__all__ = ["Voice"]
+__all__ = ["Voice", "say"]
 
 # What of the package's own log is told: warnings by default, as cron's mail shall show them.
 _LEVELS = {-1: logging.CRITICAL + 1, 0: logging.WARNING, 1: logging.INFO}
@@ -33,12 +33,17 @@ class Voice:
 
     def say(self, text: str) -> None:
         """Tell it in any case."""
-        try:
-            # One write: the lines of twenty cron jobs must not run into each other.
-            sys.stderr.write(f"dogpile-fs: {text}\n")
-            sys.stderr.flush()
-        except (OSError, AttributeError, ValueError):
-            pass  # nobody listens; the exit status tells
+        say(text)
+
+
+def say(text: str) -> None:
+    """Tell *text* on stderr, if there is one."""
+    try:
+        # One write: the lines of twenty cron jobs must not run into each other.
+        sys.stderr.write(f"dogpile-fs: {text}\n")
+        sys.stderr.flush()
+    except (OSError, AttributeError, ValueError):
+        pass  # nobody listens; the exit status tells
 
 
 class _Lines(logging.Handler):
