@@ -321,13 +321,23 @@ def _are_sound(
         and invalidated in (None, "soft", "hard")
         and _is_count(invalidations)
         and (expiretime is None or (_is_moment(expiretime) and expiretime >= 0))
-        and (about is None or (type(about) is list and len(about) == 4 and all(type(n) is int for n in about)))
+        and (about is None or (type(about) is list and len(about) == 4 and all(map(_is_whole_number, about))))
         and (attempt is None or (type(attempt) is list and len(attempt) == 3 and _is_attempt(*attempt)))
     )
 
 
+#: More, from whoever means to deceive, would leave no room in the record that is made of it. An mtime in
+#: nanoseconds may have more digits than a count.
+_MOST_COUNT: Final = 10**19
+_MOST_DIGITS: Final = 10**28
+
+
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < _MOST_COUNT
+
+
+def _is_whole_number(value: Any) -> bool:
+    return type(value) is int and -_MOST_DIGITS < value < _MOST_DIGITS
 
 
 def _is_moment(value: Any) -> bool:
