@@ -335,12 +335,14 @@ class DataDirectory(Versioned):
         place = self._place()
         for path in self._old(place)[0]:
             found = swap.lstat(path)
-            if found is None or planted.is_planted(path, found):
+            if found is None or not stat.S_ISDIR(found.st_mode) or planted.is_planted(path, found):
                 continue
             try:
                 version = _opened(path, os.O_NOFOLLOW)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                raise explained(DatafileError, path, "go back to", error) from error
             try:
                 flock(version.fd, LOCK_SH | LOCK_NB)
                 if _is_plain(place):

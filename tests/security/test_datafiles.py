@@ -123,6 +123,19 @@ def test_a_planted_earlier_version_is_not_rolled_back_to(kind: str, sticky: Path
     assert kind == "directory" or path.read_text() == "ours"
 
 
+def test_what_is_no_directory_under_the_name_of_an_earlier_version_is_passed_over(path: str) -> None:
+    index = DataDirectory(path, 0, os.mkdir, keep=2)
+    for _ in range(3):
+        index.refresh()
+    (last,) = (
+        name for name in os.listdir(os.path.dirname(path)) if name.startswith(".dogpile-dir-") and "-2-1" in name
+    )
+    os.rmdir(os.path.join(os.path.dirname(path), last))
+    os.symlink("resource", os.path.join(os.path.dirname(path), last))
+    index.rollback()
+    assert os.readlink(path).partition("-dir-")[2].partition("-")[2].startswith("1-")
+
+
 # Root works in a directory that belongs to somebody else.
 
 
