@@ -89,4 +89,7 @@ class Outside:
         return found
 
     def assert_untouched(self) -> None:
-        assert self._all() == self._before
+        before, after = self._before, self._all()
+        changed = {path: (before.get(path), after.get(path)) for path in {**before, **after}}
+        changed = {path: pair for path, pair in changed.items() if pair[0] != pair[1]}
+        assert not changed, f"what was before, and is now: {changed}"
