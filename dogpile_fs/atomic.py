@@ -231,6 +231,9 @@ class _Temp:
         except OSError as error:
             raise explained(DatafileError, self.path, "open", error) from error
         try:
+            assert self.lock is not None
+            if not os.path.samestat(os.fstat(fd), os.fstat(self.lock.fd)):
+                raise OSError(errno.EPERM, "somebody has put another file in its place")
             if heir is not None:
                 self.inherit(heir)
         except OSError as error:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
-from . import forking, swap
+from . import forking, planted, swap
 from .errors import DatafileError, LockTimeout, explained
 from .lockfile import Description
 from .standing import Standing, standing_of
@@ -189,6 +189,8 @@ class DataDirectory(Versioned):
                 f"{place!r} is neither a directory nor a link to one (mode {found.st_mode:o}). "
                 "Cure: move it away.",
             )
+        if found is not None:
+            planted.refuse(place, found)
         return place
 
     def _refuse_unless_made(self, target: str) -> None:
@@ -203,7 +205,7 @@ class DataDirectory(Versioned):
 
     def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
         try:
-            version = _opened(target)
+            version = _opened(target, os.O_NOFOLLOW)  # who may write the directory could have put a link there
         except OSError as error:
             raise explained(DatafileError, target, "complete the new version", error) from error
         name = target
@@ -335,10 +337,15 @@ class DataDirectory(Versioned):
     def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
         for path in self._old(place)[0]:
+            found = swap.lstat(path)
+            if found is None or not stat.S_ISDIR(found.st_mode) or planted.is_planted(path, found):
+                continue
             try:
-                version = _opened(path)
+                version = _opened(path, os.O_NOFOLLOW)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                raise explained(DatafileError, path, "go back to", error) from error
             try:
                 flock(version.fd, LOCK_SH | LOCK_NB)
                 if _is_plain(place):
@@ -366,9 +373,9 @@ def _is_plain(place: str) -> bool:
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
-def _opened(path: str) -> Description:
+def _opened(path: str, more: int = 0) -> Description:
     with forking.opening:
-        return Description(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        return Description(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | more))
 
 
 def _name_within(version: Description, real: str, *, moves: bool) -> str:

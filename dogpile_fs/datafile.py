@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from . import swap
+from . import planted, swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
 from .standing import Standing, standing_of
@@ -202,17 +202,7 @@ class Datafile(Versioned):
         before = swap.regular_at(place)
         if before is not None and self.skip_unchanged and _same_contents(target, place):
             return
-        try:
-            fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if before is not None:
-                    swap.inherit_permissions(fd, before)
-                if self.durable:
-                    swap.sync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise explained(DatafileError, target, "complete the new version", error) from error
+        self._complete(target, before)
         if self.keep and before is not None:
             self._keep(place)
         with self._nobody_inside(timeout):
@@ -222,6 +212,37 @@ class Datafile(Versioned):
         for _, kept in self._kept(place)[self.keep :]:
             with suppress(OSError):  # the next creation tries again
                 os.unlink(kept)
+
+    def _complete(self, target: str, before: os.stat_result | None) -> None:
+        try:
+            # Looked at anew: who may write the directory could have put something else there since it was made.
+            fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode):
+                    raise swap.no_regular_file(target, found)
+                if before is not None:
+                    found = os.stat(
+                        target, follow_symlinks=False
+                    )  # how many names it has, at a moment when this is one of them
+                    if not os.path.samestat(found, os.fstat(fd)):
+                        raise OSError(errno.EPERM, "somebody has put another file in its place")
+                    if found.st_nlink > 1 and _permissions(found) != _permissions(before):
+                        raise DatafileError(
+                            errno.EPERM,
+                            f"the new version {target!r} is a hard link, one of {found.st_nlink} names of a file: "
+                            f"it is not given the permissions of {self._path!r}, because all would have them. "
+                            "Cure: let the creator make a copy.",
+                        )
+                    swap.inherit_permissions(fd, before)
+                if self.durable:
+                    swap.sync(fd)
+            finally:
+                os.close(fd)
+        except DatafileError:
+            raise
+        except OSError as error:
+            raise explained(DatafileError, target, "complete the new version", error) from error
 
     def _options(self) -> dict[str, Any]:
         readers = isinstance(self.dogpile, SyncReaderDogpile)
@@ -260,10 +281,7 @@ class Datafile(Versioned):
             if error.errno not in _NO_LINKS:
                 raise
             try:
-                shutil.copy2(place, copy)
-                with open(copy, "rb") as file:
-                    swap.inherit_permissions(file.fileno(), os.stat(place))
-                    swap.sync(file.fileno())
+                _copy(place, copy)
             except OSError as failure:
                 raise explained(DatafileError, place, "keep the old version of", failure) from failure
         swap.rename(copy, name)
@@ -271,6 +289,9 @@ class Datafile(Versioned):
     def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
         for _, kept in self._kept(place):
+            found = swap.lstat(kept)
+            if found is None or planted.is_planted(kept, found):
+                continue
             if os.path.exists(place) and os.path.samefile(kept, place):
                 os.unlink(kept)
                 continue
@@ -356,10 +377,33 @@ def _is_regular(path: str) -> bool:
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
+def _permissions(found: os.stat_result) -> tuple[int, int, int]:
+    return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+
+
+def _copy(path: str, name: str) -> None:
+    """Copy the file at *path*, with permissions and times, to *name*, where nothing is, nor a link elsewhere."""
+    with (
+        open(path, "rb", opener=_itself) as source,
+        open(name, "xb", opener=_itself) as copy,
+    ):
+        found = os.fstat(source.fileno())
+        shutil.copyfileobj(source, copy, _PIECE)
+        copy.flush()
+        os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
+        swap.inherit_permissions(copy.fileno(), found)
+        swap.sync(copy.fileno())
+
+
+def _itself(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+
+
 def _same_contents(one: str, other: str) -> bool:
     try:
-        with open(one, "rb") as a, open(other, "rb") as b:
-            if os.fstat(a.fileno()).st_size != os.fstat(b.fileno()).st_size:
+        with open(one, "rb", opener=_itself) as a, open(other, "rb", opener=_itself) as b:
+            found = os.fstat(b.fileno())
+            if not stat.S_ISREG(found.st_mode) or os.fstat(a.fileno()).st_size != found.st_size:
                 return False
             while piece := a.read(_PIECE):
                 if piece != b.read(_PIECE):

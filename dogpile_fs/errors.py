@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from stat import S_ISVTX
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "DatafileError",
     "DatafileExists",
     "DogpileError",
+    "Foreign",
     "LockFileError",
     "LockTimeout",
     "NeedRegenerationException",
@@ -76,6 +78,18 @@ class DatafileExists(DatafileError, FileExistsError):
     """``overwrite=False``, and there is a file already."""
 
 
+class Foreign(PermissionError):
+    """Something is where a file of ours belongs that is none, and that this user may not remove.
+
+    Its *strerror* names what it is; :func:`explained` knows the cure.
+    """
+
+    cure = (
+        "let its owner or root remove it, and have these files where none but the users of the resource may make "
+        "any (directory=)"
+    )
+
+
 _CURES = {
     errno.EACCES: "let this user write it (chmod, chown, mode=0o666), or pass directory= "
     "with a directory that all users of the resource may write",
@@ -86,6 +100,7 @@ _CURES = {
     errno.ELOOP: "remove the symbolic link that leads back to itself",
     errno.ENAMETOOLONG: "shorten the name: dogpile_fs appends up to 15 characters to it; "
     "with directory= it shortens the name itself",
+    errno.EAGAIN: "find who holds a lease on it (/proc/locks) or keeps replacing it",
     errno.EMFILE: "raise this process's limit of open files (ulimit -n) or close some",
     errno.ENFILE: "raise the system's limit of open files (sysctl fs.file-max)",
     errno.ENOSPC: "free space on that file system, or pass directory= with another one",
@@ -120,9 +135,13 @@ def _found(path: str) -> str:
         if not os.path.lexists(path):
             what, path = "its directory", os.path.dirname(path)
         st = os.lstat(path)
+        directory = os.stat(os.path.dirname(path))
     except OSError as error:
         return f"{what} cannot be looked at ({error.strerror})"
-    return f"{what} has mode {st.st_mode & 0o7777:04o}, owner {st.st_uid}, group {st.st_gid}"
+    found = f"{what} has mode {st.st_mode & 0o7777:04o}, owner {st.st_uid}, group {st.st_gid}"
+    if directory.st_mode & S_ISVTX and os.geteuid() not in (st.st_uid, directory.st_uid):
+        found += ", and its directory is sticky: only its owner may replace it"
+    return found
 
 
 def explained(kind: type[_E], path: str, doing: str, error: OSError, *, reading: bool = False) -> _E:
@@ -134,7 +153,9 @@ def explained(kind: type[_E], path: str, doing: str, error: OSError, *, reading:
     found = f"; {_found(path)}" if code in (errno.EACCES, errno.EPERM) else ""
     who = f" by user {os.geteuid()}" if found else ""
     cure = _CURES.get(code)
-    if reading and code in NO_PERMISSION:
+    if isinstance(error, Foreign):
+        cure = error.cure
+    elif reading and code in NO_PERMISSION:
         cure = _READING_CURE
     elif issubclass(kind, DatafileError):
         cure = _DATAFILE_CURES.get(code, cure if code != errno.EINVAL else None)

@@ -3,7 +3,8 @@
 Nothing here waits for another process or knows what a lock is for. What is promised:
 
 - Only regular files are opened, and never through a symbolic link. Whatever else bears the name is removed
-  (a directory excepted: that is an error), so that a foreign hand cannot lead a write elsewhere.
+  (a directory excepted: that is an error), so that a foreign hand cannot lead a write elsewhere. Who may not
+  remove it is told what it is.
 - A description knows whether it still is the file at its path. A lock on a file that was deleted or replaced
   excludes nobody who comes later; whoever has won one must ask.
 - A forked child closes its copies without unlocking them.
@@ -22,7 +23,7 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import Self
 
 from . import forking
-from .errors import NO_PERMISSION, LockFileError, explained
+from .errors import NO_PERMISSION, Foreign, LockFileError, explained
 
 __all__ = ["Description", "identity_at", "open_regular"]
 
@@ -32,6 +33,13 @@ log = logging.getLogger("dogpile_fs")
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _ATTEMPTS = 100
 _WHILE_ANOTHER_REMOVES = 0.001
+_WHILE_A_LEASE_IS_BROKEN = 0.001
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class Description:
@@ -80,6 +88,14 @@ class Description:
     def is_at_its_path(self) -> bool:
         """Whether the file at the path still is this one."""
         return self.is_at(self.path)
+
+    def found_at_its_path(self) -> os.stat_result | None:
+        """What is known of this file by its path; None if another is there, or none."""
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return None
+        return found if (found.st_dev, found.st_ino) == self.identity else None
 
     def is_at(self, path: str) -> bool:
         """Whether the file at *path* is this one; if this is closed, it is not."""
@@ -149,12 +165,18 @@ def open_regular(
             if error.errno in NO_PERMISSION:
                 if _permit_ourselves(path):
                     continue
+                if _is_no_file(path):
+                    _remove_foreign(path)
+                    continue
                 if not (or_read_only and access == os.O_RDWR and os.path.exists(path)):
                     raise
                 access = os.O_RDONLY
             # ELOOP: a symbolic link (O_NOFOLLOW). ENXIO: a socket, or a FIFO that nobody reads.
             elif error.errno in (errno.ELOOP, errno.ENXIO):
                 _remove_foreign(path)
+            # Another process holds a lease on it (fcntl(2)): a file server, which gives it back when it is told.
+            elif error.errno == errno.EAGAIN:
+                time.sleep(_WHILE_A_LEASE_IS_BROKEN)
             else:
                 raise
             continue
@@ -162,7 +184,7 @@ def open_regular(
             return fd
         os.close(fd)
         _remove_foreign(path)
-    raise OSError(errno.EAGAIN, "somebody keeps replacing it", path)
+    raise OSError(errno.EAGAIN, "somebody keeps replacing it, or a lease on it", path)
 
 
 def _open_once(path: str, access: int, mode: int | None, create: bool) -> int:
@@ -187,13 +209,23 @@ def _permit_ourselves(path: str) -> bool:
     """Give back to its owner, if that is us, the right to read and write; True if it was missing."""
     try:
         st = os.lstat(path)
-        if not stat.S_ISREG(st.st_mode) or st.st_uid != os.geteuid() or st.st_mode & 0o600 == 0o600:
+        ours = stat.S_ISREG(st.st_mode) and st.st_uid == os.geteuid() and st.st_nlink == 1
+        if not ours or st.st_mode & 0o600 == 0o600:
             return False
-        os.chmod(path, stat.S_IMODE(st.st_mode) | 0o600)
-    except OSError:
+        # Not through a link that somebody has put there since.
+        os.chmod(path, stat.S_IMODE(st.st_mode) | 0o600, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # the latter: not all file systems and systems can
         return False
     log.warning("%r had lost its owner's permission to read and write; gave it back", path)
     return True
+
+
+def _is_no_file(path: str) -> bool:
+    try:
+        kind = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
 
 
 def _remove_foreign(path: str) -> None:
@@ -212,7 +244,12 @@ def _remove_foreign(path: str) -> None:
             return
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        os.unlink(path)
+        try:
+            os.unlink(path)
+        except PermissionError as error:
+            what = f"a symbolic link to {os.readlink(path)!r}" if stat.S_ISLNK(kind) else _KINDS[stat.S_IFMT(kind)]
+            text = f"there is {what}, which this user may not remove: it may have been planted"
+            raise Foreign(error.errno, text, path) from error
     except FileNotFoundError:
         return
     except BlockingIOError:

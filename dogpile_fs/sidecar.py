@@ -9,6 +9,8 @@ then kill every reader with SIGBUS.
 A write is read, change and one ``pwrite`` under an exclusive ``flock`` on the sidecar itself, held for
 microseconds: a creator's stamp and somebody's invalidation of it cannot overwrite each other. The creation
 mutex would not do for that, because an invalidation must not wait until a creator is ready.
+
+A file that has another name as well is not written, because it may be anything: a new one takes its place.
 """
 
 from __future__ import annotations
@@ -179,7 +181,8 @@ class Sidecar:
                     f"somebody kept the sidecar {self.path!r} locked for {self.timeout} s. Cure: find who it is "
                     "with fuser(1) or in /proc/locks; dogpile_fs itself does so for microseconds."
                 )
-            if not description.is_at_its_path():
+            found = description.found_at_its_path()
+            if found is None:
                 return False
             length = os.lseek(description.fd, 0, os.SEEK_END)
             data = os.pread(description.fd, SIZE, 0)
@@ -190,13 +193,12 @@ class Sidecar:
                 record = self._sound(self._decoded(data), data) if data else NOTHING
             record = make(record)
             new = contents(record)
-            written = os.pwrite(description.fd, new, 0)
-            if written != len(new):  # a full disk or a limit, met in the middle
-                os.pwrite(description.fd, data[:written], 0)
-                os.ftruncate(description.fd, length)
-                raise OSError(errno.ENOSPC, f"there was room for only {written} of {len(new)} bytes")
-            if length > written:
-                os.ftruncate(description.fd, written)
+            if found.st_nlink > 1:
+                from .hardlink import replace  # here, because hardly anybody needs it
+
+                replace(self.path, found, new, mode=self.mode, is_ours=is_whole(data))
+            else:
+                _overwrite(description.fd, data, length, new)
             self._complaint = ""
             kept = seen.description
             if kept is not None:
@@ -265,6 +267,17 @@ _DAMAGE_SEEN = unseen(DAMAGED)
 def contents(record: Record) -> bytes:
     """All of a file that holds *record*."""
     return encode(record) + bytes((record.generation + record.invalidations) % _LENGTHS)
+
+
+def _overwrite(fd: int, old: bytes, length: int, new: bytes) -> None:
+    """Write *new* over the *old* bytes of a file that is *length* bytes long."""
+    written = os.pwrite(fd, new, 0)
+    if written != len(new):  # a full disk or a limit, met in the middle
+        os.pwrite(fd, old[:written], 0)
+        os.ftruncate(fd, length)
+        raise OSError(errno.ENOSPC, f"there was room for only {written} of {len(new)} bytes")
+    if length > written:
+        os.ftruncate(fd, written)
 
 
 def _wait_for_lock(description: Description, kind: int, deadline: Deadline) -> bool:

@@ -15,6 +15,7 @@ import stat
 from contextlib import suppress
 from functools import lru_cache
 
+from . import planted
 from .errors import DatafileError, explained
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _KEPT = 100
+_MOST_LINKS = 40  # as the kernel
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 #: What is said to who may not give a file away, or, inside a user namespace, to an owner who has no name there.
@@ -45,12 +47,23 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 def real_path(path: str) -> str:
     """Where *path* leads: a swap replaces what a symbolic link points to, not the link.
 
-    :raises DatafileError: if it leads to itself.
+    :raises DatafileError: if it leads to itself, or may have been planted to lead us elsewhere.
     """
-    real = os.path.realpath(path)
-    if os.path.islink(real):
-        raise explained(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
-    return real
+    real = _in_real_directory(path)
+    for _ in range(_MOST_LINKS):
+        found = lstat(real)
+        if found is None or not stat.S_ISLNK(found.st_mode):
+            return real
+        planted.refuse(real, found)
+        leads = _in_real_directory(os.path.join(os.path.dirname(real), os.readlink(real)))
+        planted.refuse_to_lead_root(real, found, leads)
+        real = leads
+    raise explained(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+
+
+def _in_real_directory(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.realpath(path) if name in ("", "..", ".") else os.path.join(os.path.realpath(directory), name)
 
 
 @lru_cache
@@ -70,11 +83,14 @@ def marked(kind: str, path: str, owner: str = "") -> tuple[str, str]:
 def regular_at(path: str) -> os.stat_result | None:
     """The regular file at *path*; None if there is nothing.
 
-    :raises DatafileError: if there is something else, which must not be replaced by a file.
+    :raises DatafileError: if there is something else, which must not be replaced by a file, or what may have been
+        planted.
     """
     found = lstat(path)
-    if found is not None and not stat.S_ISREG(found.st_mode):
-        raise no_regular_file(path, found)
+    if found is not None:
+        if not stat.S_ISREG(found.st_mode):
+            raise no_regular_file(path, found)
+        planted.refuse(path, found)
     return found
 
 
@@ -205,13 +221,23 @@ def remove_tree(path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _permit(directory: str) -> None:
-    with suppress(OSError):
-        os.chmod(directory, 0o700, follow_symlinks=False)  # of others' it may not, and where it leads it must not
-        with os.scandir(directory) as entries:
-            below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for each in below:
-            _permit(each)
+def _permit(directory: str, within: int | None = None) -> None:
+    """Let the owner of *directory* write it and what is in it; *within*: a descriptor of the one that it is in.
+
+    By descriptors, because who may rename what is in there must not lead us elsewhere by links.
+    """
+    # Not of others', and not where a link leads. Not all systems can.
+    with suppress(OSError, NotImplementedError, ValueError):
+        os.chmod(directory, 0o700, dir_fd=within, follow_symlinks=False)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(directory, flags, dir_fd=within)
+        try:
+            with os.scandir(fd) as entries:
+                below = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            for each in below:
+                _permit(each, fd)
+        finally:
+            os.close(fd)
 
 
 def sync_tree(path: str) -> None:
@@ -223,7 +249,7 @@ def sync_tree(path: str) -> None:
         for name in files:
             file = os.path.join(directory, name)
             if stat.S_ISREG(os.lstat(file).st_mode):
-                fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     sync(fd)
                 finally:

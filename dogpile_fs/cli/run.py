@@ -16,7 +16,7 @@ from .exits import DATAERR, OK, TEMPFAIL, UNAVAILABLE, Exit
 from .options import Settings
 from .progress import line_on_terminal, progress_on_terminal
 from .signals import Signals
-from .telling import Voice
+from .telling import Voice, printable
 
 __all__ = ["run"]
 
@@ -160,7 +160,7 @@ class _Creation:
             return nullcontext()
         who = "another process"
         if status.creating_host:
-            who += f" ({status.creating_host}:{status.creating_pid})"
+            who += f" ({printable(status.creating_host)}:{status.creating_pid})"
         self.voice.tell(f"{output}: {who} is creating: waiting")
         return line_on_terminal(f"{os.path.basename(self.file)}: waiting, {who} is creating")
 
@@ -179,7 +179,10 @@ class _Creation:
 
 
 def _shell(line: str, path: str) -> Sequence[str]:
-    return ["/bin/sh", "-c", line.replace(_PLACEHOLDER, shlex.quote(path))]
+    # Within the user's own quotes, ours would be none: a path that needs them is left to the variable, whose value
+    # no shell takes for a command.
+    word = path if shlex.quote(path) == path else f'"${OUTPUT_VARIABLE}"'
+    return ["/bin/sh", "-c", line.replace(_PLACEHOLDER, word)]
 
 
 def _is_file(path: str) -> bool:

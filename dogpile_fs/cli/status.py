@@ -12,7 +12,7 @@ from .arguments import Arguments
 from .durations import format_seconds
 from .exits import NOTHING, OK, STALE, status_of, told
 from .subject import dogpile_at
-from .telling import say
+from .telling import printable, say
 
 __all__ = ["main"]
 
@@ -87,7 +87,7 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _who(host: str | None, pid: int | None) -> str:
-    return f"{host}:{pid}" if host else "-"
+    return f"{printable(host)}:{pid}" if host else "-"
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:

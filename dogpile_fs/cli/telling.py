@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 
-__all__ = ["Voice", "say"]
+__all__ = ["Voice", "printable", "say"]
 
 # What of the package's own log is told: warnings by default, as cron's mail shall show them.
 _LEVELS = {-1: logging.CRITICAL + 1, 0: logging.WARNING, 1: logging.INFO}
+
+
+def printable(text: str) -> str:
+    """*text* without what would do something to a terminal: a sidecar is written by whoever may."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 class Voice:

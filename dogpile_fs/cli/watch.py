@@ -13,6 +13,7 @@ from .changes import Changes
 from .durations import format_seconds
 from .exits import OK
 from .subject import dogpile_at
+from .telling import printable
 
 __all__ = ["Story", "main"]
 
@@ -120,7 +121,7 @@ def _described(status: Status) -> str:
 
 
 def _who(host: str | None, pid: int | None) -> str:
-    return f"{host}:{pid}" if host else "somebody"
+    return f"{printable(host)}:{pid}" if host else "somebody"
 
 
 def _lasting(status: Status) -> tuple[object, ...]:
