@@ -319,7 +319,10 @@ class DataDirectory(Versioned):
         except BlockingIOError:
             pass  # a reader is inside, or its builder
         except OSError as error:
-            if error.errno != errno.ENOENT:  # another was quicker
+            if error.errno == errno.EXDEV:
+                # overlayfs renames no directory of a lower layer; there it takes room whether it is seen or not.
+                log.debug("%r stays: it comes with a container image", left)
+            elif error.errno != errno.ENOENT:  # another was quicker
                 log.warning("%r was left and cannot be removed: %s", left, error)
 
     def _put_away(self, path: str) -> str:
