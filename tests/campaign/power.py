@@ -80,6 +80,11 @@ class Campaign:
         self.seed = seed
         self.tallies: dict[str, Tally] = {}
         self.violations: list[str] = []
+        self._seconds_per_cut = 0.5
+
+    def cuts_within(self, seconds: float) -> int:
+        """About so many cuts a run of so many seconds has time for."""
+        return min(_CUTS_PER_RUN, max(1, int((seconds - _RUN_SECONDS) / self._seconds_per_cut)))
 
     def run(self, kind: str, cuts: int, *, durable: bool) -> None:
         """One recorded run on a file system of *kind*, and so many cuts of it."""
@@ -94,6 +99,7 @@ class Campaign:
             end = story.at(story.until)
             tally.generations.update(end.begun)
             chance = random.Random(seed)
+            began = time.monotonic()
             with _replay(directory) as replay:
                 for cut in replay.cuts(cuts, story.since, story.until, chance, in_time=not durable):
                     image = directory / "cut"
@@ -102,6 +108,7 @@ class Campaign:
                     tally.add(cut, unflushed, finding)
                     where = f"{name}, seed {self.seed}, run {tally.runs}, {options or 'defaults'}, {cut}"
                     self.violations.extend(f"{where}: {each}" for each in finding.violations)
+            self._seconds_per_cut = (time.monotonic() - began) / cuts
         print(f"{name}: {tally.cuts} cuts, {len(self.violations)} violations", flush=True)
 
     def _record(self, kind: str, options: str, seed: str, directory: Path, *, durable: bool) -> Story:
@@ -145,12 +152,13 @@ def _after(kind: str, image: Path, directory: Path, story: Story, cut: Cut, *, d
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign.power", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=0.0, help="go on for so long, after the least")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for about how long, unless --cuts is given")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cuts", type=int, default=200, help="the least: cuts of each kind on each file system")
+    parser.add_argument("--cuts", type=int, help="so many with durable=True and so many without, per file system")
     parser.add_argument("--filesystems", nargs="+", choices=list(_OPTIONS), default=["ext4", "xfs"])
     parser.add_argument("--directory", help="where the disks are; default: in memory, if there is room")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # having unmounted all
     try:
         refuse_unless_mountable(*options.filesystems, "fuse")
         keep_mounts_to_ourselves()
@@ -161,13 +169,20 @@ def main() -> int:
     directory = options.directory or ("/dev/shm" if os.path.ismount("/dev/shm") else None)
     with tempfile.TemporaryDirectory(prefix="dogpile-fs-power-", dir=directory) as made:
         campaign = Campaign(Path(made), options.seed)
-        done = 0
-        while done < options.cuts or time.monotonic() - began < options.seconds:
-            count = min(_CUTS_PER_RUN, max(options.cuts - done, 0) or _CUTS_PER_RUN)
-            for kind in options.filesystems:
-                for durable in (True, False):
-                    campaign.run(kind, count, durable=durable)
-            done += count
+        kinds = [(filesystem, durable) for filesystem in options.filesystems for durable in (True, False)]
+        left = options.cuts
+        while left is None or left > 0:
+            for number, (filesystem, durable) in enumerate(kinds):
+                if left is None:
+                    share = (began + options.seconds - time.monotonic()) / (len(kinds) - number)
+                    count = campaign.cuts_within(share)
+                else:
+                    count = min(left, _CUTS_PER_RUN)
+                campaign.run(filesystem, count, durable=durable)
+            if left is not None:
+                left -= count
+            elif time.monotonic() - began > options.seconds - _RUN_SECONDS * len(kinds):
+                break
     result = {
         "seed": options.seed,
         "seconds": round(time.monotonic() - began, 1),
