@@ -40,6 +40,7 @@ class Replay:
 
     def __init__(self, base: Path, log: Path, directory: Path) -> None:
         self._entries = entries(log)
+        self._moments = [entry.at for entry in self._entries]
         self._log = open(log, "rb", buffering=0)  # noqa: SIM115
         self._flushed = directory / "flushed"
         copy(base, self._flushed)
@@ -51,14 +52,17 @@ class Replay:
         self._log.close()
         os.close(self._disk)
 
+    def at(self, moment: float, fate: str = "all") -> Cut:
+        """The cut at a *moment* of the monotonic clock."""
+        return Cut(bisect.bisect_left(self._moments, moment), moment, fate)
+
     def cuts(self, count: int, since: float, until: float, chance: random.Random, *, in_time: bool) -> list[Cut]:
         """So many cuts between two moments, in their order.
 
         :param in_time: chosen evenly over time, as the power fails. Otherwise by what the disk received: anywhere,
             next to a flush, or where much is not flushed, so that short moments are met too.
         """
-        moments = [entry.at for entry in self._entries]
-        first, last = bisect.bisect_left(moments, since), bisect.bisect_left(moments, until)
+        first, last = self.at(since).index, self.at(until).index
         flushes = [number for number in self._flushes if first <= number < last]
         if not flushes:
             raise AssertionError(f"nothing was flushed in {until - since:.1f} s: this tests nothing")
@@ -69,14 +73,14 @@ class Replay:
         for _ in range(count):
             way = "in time" if in_time else chance.choice(("anywhere", "next to a flush", "much to lose"))
             if way == "in time":
-                index = bisect.bisect_left(moments, chance.uniform(since, until))
+                index = self.at(chance.uniform(since, until)).index
             elif way == "anywhere":
                 index = chance.randrange(first, last)
             elif way == "next to a flush":
                 index = min(max(first, chance.choice(flushes) + chance.randint(-2, 2)), last - 1)
             else:
-                index = chance.choices(range(first, last), [max(0, many) for many in unflushed])[0]
-            at = moments[index] if index < len(moments) else until
+                index = chance.choices(range(first, last), [max(1, many) for many in unflushed])[0]
+            at = self._moments[index] if index < len(self._moments) else until
             chosen.append(Cut(index, at, chance.choice(list(_FATES))))
         return sorted(chosen, key=lambda cut: cut.index)
 

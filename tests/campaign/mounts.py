@@ -68,6 +68,8 @@ def refuse_unless_mountable(*kinds: str) -> None:
             raise CannotMount(f"there is no {_MAKE[kind][0]}")
     if any(kind in _MAKE for kind in kinds) and not os.path.exists("/dev/loop-control"):
         raise CannotMount("there are no loop devices")
+    if "fuse" in kinds and not os.path.exists("/dev/fuse"):
+        raise CannotMount("there is no /dev/fuse")
 
 
 def make_image(path: Path, kind: str, size: int) -> None:

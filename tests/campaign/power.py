@@ -95,7 +95,11 @@ class Campaign:
         tally.runs += 1
         with tempfile.TemporaryDirectory(dir=self.directory) as made:
             directory = Path(made)
-            story = self._record(kind, options, seed, directory, durable=durable)
+            try:
+                story = self._record(kind, options, seed, directory, durable=durable)
+            except AssertionError as error:
+                self.violations.append(f"{name}, seed {self.seed}, run {tally.runs}, before any cut: {error}")
+                return
             end = story.at(story.until)
             tally.generations.update(end.begun)
             chance = random.Random(seed)
@@ -150,6 +154,24 @@ def _after(kind: str, image: Path, directory: Path, story: Story, cut: Cut, *, d
     return Finding(**json.loads(told.read_text()))
 
 
+def _cut_often(cuts: int, campaign: Campaign, kinds: list[tuple[str, bool]]) -> None:
+    """So many cuts of each kind: file system, durable."""
+    for done in range(0, cuts, _CUTS_PER_RUN):
+        for filesystem, durable in kinds:
+            campaign.run(filesystem, min(cuts - done, _CUTS_PER_RUN), durable=durable)
+
+
+def _cut_for(seconds: float, campaign: Campaign, kinds: list[tuple[str, bool]]) -> None:
+    """As many cuts as there is time for, and about as long for each kind."""
+    end = time.monotonic() + seconds
+    while True:
+        for number, (filesystem, durable) in enumerate(kinds):
+            share = (end - time.monotonic()) / (len(kinds) - number)
+            campaign.run(filesystem, campaign.cuts_within(share), durable=durable)
+        if time.monotonic() > end - _RUN_SECONDS * len(kinds):
+            return
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign.power", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="for about how long, unless --cuts is given")
@@ -165,24 +187,19 @@ def main() -> int:
     except CannotMount as error:
         print("RESULT " + json.dumps({"skipped": str(error), "violations": []}))
         return 2
-    began = time.monotonic()
     directory = options.directory or ("/dev/shm" if os.path.ismount("/dev/shm") else None)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dogpile-fs-power-", dir=directory) as made:
         campaign = Campaign(Path(made), options.seed)
         kinds = [(filesystem, durable) for filesystem in options.filesystems for durable in (True, False)]
-        left = options.cuts
-        while left is None or left > 0:
-            for number, (filesystem, durable) in enumerate(kinds):
-                if left is None:
-                    share = (began + options.seconds - time.monotonic()) / (len(kinds) - number)
-                    count = campaign.cuts_within(share)
-                else:
-                    count = min(left, _CUTS_PER_RUN)
-                campaign.run(filesystem, count, durable=durable)
-            if left is not None:
-                left -= count
-            elif time.monotonic() - began > options.seconds - _RUN_SECONDS * len(kinds):
-                break
+        try:
+            if options.cuts is None:
+                _cut_for(options.seconds, campaign, kinds)
+            else:
+                _cut_often(options.cuts, campaign, kinds)
+        except CannotMount as error:
+            print("RESULT " + json.dumps({"skipped": str(error), "violations": []}))
+            return 2
     result = {
         "seed": options.seed,
         "seconds": round(time.monotonic() - began, 1),

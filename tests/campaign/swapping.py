@@ -30,6 +30,7 @@ __all__ = ["INDEX", "PLAIN", "REPORT", "SETTINGS", "Moment", "Span", "Story", "s
 REPORT, SETTINGS, INDEX, PLAIN = _ALL = ("report.bin", "settings.bin", "index", "plain")
 
 _EXPIRE = 0.02
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 @dataclass
@@ -53,14 +54,13 @@ class _Life:
             self.record.write("begun", of=what, number=number, wall=time.time())
             self.mine = number
             make(Path(target), number)
-            self.record.write("made", of=what, number=number, wall=time.time())
 
         return creator
 
     def forever(self, action: Callable[[random.Random], object], what: str = "") -> None:
         """Do *action* again and again. If it called a creator of *what*, and returned, that is written down."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us ends us
-        chance = random.Random(f"{self.seed} {os.getpid()}")
+        chance = random.Random(f"{self.seed} {multiprocessing.current_process().name}")
         while not self.stop.is_set():
             self.once(lambda: action(chance), what)
             time.sleep(chance.expovariate(1 / self.pause))
@@ -165,7 +165,7 @@ class _Life:
 
 def _start_writing(fd: int) -> None:
     """Have the contents of a file, and nothing else, on their way to the disk (sync_file_range(2))."""
-    ctypes.CDLL(None).sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), 2)
+    ctypes.CDLL(None).sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def swap_for_a_while(place: Path, story: Path, seconds: float, seed: str, *, durable: bool) -> Story:
