@@ -86,7 +86,8 @@ def atomic_write(
 
     :param mode: as of ``open``, one that writes anew: ``"wb"``, ``"w"``, or with ``+``.
     :param durable: have file and name on the disk before the block is left: after a power cut there is the old
-        file or the new one, whole. False: after a crash of the machine (not of a process) it may be empty.
+        file or the new one, whole. False: after a crash of the machine (not of a process) it may be empty, or
+        have zeros in it.
     :param overwrite: False: there must be no file yet; of several writers one wins.
     :param preserve: keep the permission bits of a file that is replaced, and its owner and group where allowed.
         False, and for a new file: what the umask leaves of 0o666.

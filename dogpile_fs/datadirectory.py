@@ -47,6 +47,8 @@ class DataDirectory(Versioned):
     :param validate: called with that path before the swap; refuses it by raising or by returning False.
     :param keep: how many earlier versions to keep for :meth:`rollback`.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
+        False: after a crash of the machine (not of a process) what is in it may be missing, be empty or have zeros
+        in it, and it may be called fresh.
     :param timeout: seconds after which a wait gives up with :class:`LockTimeout`; ``None``: never.
     :param directory: put the coordination files there instead of beside the directory.
     :param mode: permission bits of coordination files that have to be made; ``None``: what the umask leaves of
@@ -324,7 +326,10 @@ class DataDirectory(Versioned):
         except BlockingIOError:
             pass  # a reader is inside, or its builder
         except OSError as error:
-            if error.errno != errno.ENOENT:  # another was quicker
+            if error.errno == errno.EXDEV:
+                # overlayfs renames no directory of a lower layer; there it takes room whether it is seen or not.
+                log.debug("%r stays: it comes with a container image", left)
+            elif error.errno != errno.ENOENT:  # another was quicker
                 log.warning("%r was left and cannot be removed: %s", left, error)
 
     def _put_away(self, path: str) -> str:

@@ -37,6 +37,8 @@ class Datafile(Versioned):
     :param keep: how many earlier versions to keep for :meth:`rollback`, as ``.dogpile-kept-...-<number>.<name>``.
     :param skip_unchanged: stamp, but do not swap, if the contents are the old ones.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
+        False: after a crash of the machine (not of a process) it may be empty or have zeros in it, and be called
+        fresh.
     :param readers: swap only while no process is inside an :meth:`open` or :meth:`acquire` block; for readers
         that open it again by its name. All processes must say the same.
     :param timeout: seconds after which a wait (for a first creation; with *readers*, for a swap, or of a swap for

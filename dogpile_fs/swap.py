@@ -42,6 +42,8 @@ _RENAME_EXCHANGE = 2
 _NOT_GIVEN = (errno.EPERM, errno.EACCES, errno.EINVAL)
 #: What a file system says that has no such call, or not for directories.
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+#: The same of a rename; EXDEV is what overlayfs says of a directory from a lower layer (a container image's).
+_NOT_RENAMED = (*_NOT_SUPPORTED, errno.EXDEV)
 
 
 def real_path(path: str) -> str:
@@ -204,7 +206,7 @@ def exchange(one: str, other: str) -> None:
         if done == 0:
             return
         code = ctypes.get_errno()
-    if code in _NOT_SUPPORTED:
+    if code in _NOT_RENAMED:
         raise DatafileError(
             code,
             f"no directory can be put in the place of {other!r} in one step here ({os.strerror(code)}). "

@@ -1,0 +1,161 @@
+"""What is found when the power is back: the files, what the sidecar says of them, and whether all works on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from dogpile_fs import DataDirectory, Datafile, DogpileError, atomic_write
+
+from ..places import left_beside
+from .generations import contents, fill_directory, generation_in, generation_of
+from .swapping import INDEX, PLAIN, REPORT, SETTINGS, Moment
+
+__all__ = ["Finding", "look_around"]
+
+_FOR_EVER = 1e6
+_NEXT = 10**9
+_PATIENCE = 20.0
+#: How far a file's mtime may lie before what time.time() gives: the kernel stamps by its tick.
+_TICK = 0.011
+_SECTOR = 512
+
+
+@dataclass
+class Finding:
+    """*outcomes*: of each thing, what was there: ``last`` (the last generation whose call had returned), ``newer``
+    (one that was on its way), ``older``, ``none yet``, ``missing``; of a file also ``empty``, ``cut short``,
+    ``zeros`` (it ends with them) or ``torn``, which of a directory means any of these. *state*: what the status
+    says of the datafile; *by*: what tells that, ``stamp`` or ``mtime``. *forgotten*: it was invalidated, and is
+    fresh. *served*: it is not whole, and is called fresh."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    state: str = ""
+    by: str = ""
+    forgotten: bool = False
+    served: bool = False
+    violations: list[str] = field(default_factory=list)
+
+
+def look_around(place: Path, then: Moment, *, durable: bool) -> Finding:
+    """All there is to say about *place*, where the power failed at a moment at which *then* was known."""
+    finding = Finding()
+    found = {what: _file(place / what) for what in (REPORT, SETTINGS)}
+    found |= {what: _directory(place / what) for what in (INDEX, PLAIN)}
+    for what, there in found.items():
+        outcome = finding.outcomes[what] = _outcome(there, then.returned[what], then.begun[what])
+        if outcome == "impossible" or (durable and outcome not in ("last", "newer", "none yet")):
+            finding.violations.append(
+                f"{what} is {outcome}: {there}; {then.returned[what]} had returned, {then.begun[what]} begun"
+            )
+    if durable:
+        for name in sorted(os.listdir(place)):
+            if name.startswith(".dogpile-kept-") and isinstance(kept := _file(place / name), str):
+                finding.violations.append(f"the kept version {name} is {kept}")
+    try:
+        finding.violations.extend(_faults_of_status(finding, place, found[REPORT], then))
+        finding.violations.extend(_what_does_not_go_on(place, found[REPORT]))
+    except (OSError, DogpileError) as error:
+        finding.violations.append(f"it cannot go on: {error!r}")
+    return finding
+
+
+def _faults_of_status(finding: Finding, place: Path, there: int | str, then: Moment) -> Iterator[str]:
+    """What is not true in what the status tells of the datafile; completes *finding*."""
+    status = Datafile(place / REPORT, _FOR_EVER).status()
+    finding.state = status.state
+    finding.by = "nothing" if status.about is None else "stamp" if status.about[3] >= 0 else "mtime"
+    if there == "missing":
+        if status.state != "nothing":
+            yield f"nothing is there, and it is called {status.state}"
+        return
+    if not isinstance(there, int):
+        finding.served = status.state == "fresh"
+        return
+    finding.forgotten = status.state == "fresh" and there <= then.invalidated
+    if status.createdtime is None:
+        return
+    span, following = then.reports[there], then.reports.get(there + 1)
+    latest = span.returned or (following.begun if following is not None else time.time())
+    too_new = status.createdtime > latest
+    too_old = status.state == "fresh" and status.createdtime < span.begun - _TICK
+    if too_new or too_old:
+        yield (
+            f"generation {there} was created from {span.begun} to {latest}, and is called {status.state} "
+            f"since {status.createdtime}, by {status.about}; there is {os.stat(place / REPORT)}"
+        )
+
+
+def _what_does_not_go_on(place: Path, before: int | str) -> Iterator[str]:
+    """Create, write and roll back, where *before* is what was there."""
+    path = str(place / REPORT)
+    began = time.time()
+    report = Datafile(
+        path, _FOR_EVER, lambda target: Path(target).write_bytes(contents(_NEXT)), keep=1, timeout=_PATIENCE
+    )
+    if not report.refresh(force=True):
+        yield "a forced refresh did not create"
+    status = report.status()
+    if status.state != "fresh" or status.createdtime is None or not began <= status.createdtime <= time.time():
+        yield f"created anew at {began}, it is {status}"
+    if (read := report.load(_loaded)) != _NEXT:
+        yield f"after a forced refresh {read} is read"
+    with atomic_write(place / SETTINGS) as file:
+        file.write(contents(_NEXT))
+    if (there := _file(place / SETTINGS)) != _NEXT:
+        yield f"after an atomic_write {there} is read"
+    for what in (INDEX, PLAIN):
+        index = DataDirectory(
+            place / what, _FOR_EVER, lambda target: fill_directory(Path(target), _NEXT), timeout=_PATIENCE
+        )
+        index.refresh(force=True)
+        with index.open() as version:
+            if (there := _directory(Path(version))) != _NEXT:
+                yield f"after a forced refresh {there} is in the directory {what}"
+    if left := left_beside(path):
+        yield f"temporary files stay: {left}"
+    versions = [name for name in os.listdir(place) if name.startswith((".dogpile-dir-", ".dogpile-old-"))]
+    if len(versions) != 1:
+        yield f"versions of the directory stay: {versions}"
+    if isinstance(before, int):
+        report.rollback()
+        if (read := report.load(_loaded)) != before:
+            yield f"rolled back to {read}, and not to {before}"
+
+
+def _loaded(file: BinaryIO) -> int | None:
+    return generation_of(file.read())
+
+
+def _file(path: Path) -> int | str:
+    """Which generation is at *path*, or what else."""
+    if not path.exists():
+        return "missing"
+    data = path.read_bytes()
+    number = generation_of(data)
+    if number is not None:
+        return number
+    if not data:
+        return "empty"
+    if data.endswith(bytes(_SECTOR)):
+        return "zeros"
+    return "cut short" if data[:12].isdigit() and contents(int(data[:12])).startswith(data) else "torn"
+
+
+def _directory(path: Path) -> int | str:
+    if not path.exists():
+        return "missing"
+    number = generation_in(path)
+    return "torn" if number is None else number
+
+
+def _outcome(there: int | str, returned: int, begun: int) -> str:
+    if isinstance(there, str):
+        return "none yet" if there == "missing" and returned == 0 else there
+    if there > begun:
+        return "impossible"
+    return "last" if there == returned else "newer" if there > returned else "older"
