@@ -1,6 +1,7 @@
 """The models in tests/model, searched exhaustively by spin, and mistakes seeded in them, all caught.
 
-``--seconds`` decides between the full search (3 processes; some minutes) and, below 240, the small one. The search has no random choices: ``--seed`` changes nothing.
+``--seconds`` decides between the full search (3 processes; some minutes) and, below 240, the small one. The search
+has no random choices: ``--seed`` changes nothing.
 """
 
 from __future__ import annotations
