@@ -20,6 +20,7 @@ __all__ = [
     "exclusive",
     "find_exclusive",
     "is_exclusively_locked",
+    "is_share_locked",
     "shared",
     "unlock",
 ]
@@ -73,6 +74,12 @@ def unlock(fd: int, byte: int) -> None:
 def is_exclusively_locked(fd: int, byte: int) -> bool:
     """Whether another description holds an exclusive lock on *byte* (0 or 1)."""
     return fcntl.fcntl(fd, fcntl.F_OFD_GETLK, IS_EXCLUSIVELY_LOCKED[byte]) != IS_FREE[byte]
+
+
+def is_share_locked(fd: int, byte: int) -> bool:
+    """Whether another description holds a shared lock on *byte*."""
+    kind, _start = _understood(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK, byte)))
+    return kind == fcntl.F_RDLCK
 
 
 def find_exclusive(fd: int) -> int | None:

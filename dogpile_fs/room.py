@@ -8,7 +8,8 @@ Three locks live in the one file:
 
 A shut door lets the room run empty: readers who keep overlapping cannot keep a writer out. A writer who finds
 somebody in the queue opens the door again until they are in: writers who follow each other cannot keep a
-reader out. The kernel gives back all three when their process dies, so there is nothing to repair.
+reader out. He does so once: however slow he is, those who come while he does it cannot make him do it again. The
+kernel gives back all three when their process dies, so there is nothing to repair.
 """
 
 from __future__ import annotations
@@ -83,15 +84,18 @@ def enter_as_writer(description: Description, deadline: Deadline) -> bool:
     :returns: False if *deadline* came first; then the description must be closed.
     :raises LockFileError: if the system refuses a lock.
     """
-    while _lock_byte(byterange.exclusive, description, _DOOR, deadline):
-        if byterange.exclusive(description.fd, _QUEUE, wait=False):
-            byterange.unlock(description.fd, _QUEUE)
-            return _lock_room(description, portalocker.LOCK_EX, deadline)
+    if not _lock_byte(byterange.exclusive, description, _DOOR, deadline):
+        return False
+    # Asked, not tried: a lock held for a moment would keep readers from joining the queue. Nor does another writer
+    # who waits for its end count.
+    if byterange.is_share_locked(description.fd, _QUEUE):
         byterange.unlock(description.fd, _DOOR)
         if not _lock_byte(byterange.exclusive, description, _QUEUE, deadline):
             return False
         byterange.unlock(description.fd, _QUEUE)
-    return False
+        if not _lock_byte(byterange.exclusive, description, _DOOR, deadline):
+            return False
+    return _lock_room(description, portalocker.LOCK_EX, deadline)
 
 
 def leave_as_writer(description: Description) -> None:

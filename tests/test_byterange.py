@@ -111,9 +111,22 @@ def test_only_anothers_exclusive_lock_is_told_as_one(opened: Opened, byte: int) 
     assert not byterange.is_exclusively_locked(other, byte)
 
 
+def test_only_anothers_shared_lock_is_told_as_one(opened: Opened, byte: int) -> None:
+    one, other = opened(os.O_RDONLY), opened()
+    assert not byterange.is_share_locked(other, byte)
+    byterange.shared(one, byte, wait=False)
+    assert byterange.is_share_locked(other, byte)
+    assert not byterange.is_share_locked(one, byte)
+    assert not byterange.is_share_locked(other, 1 - byte)
+    byterange.unlock(one, byte)
+    byterange.exclusive(other, byte, wait=False)
+    assert not byterange.is_share_locked(one, byte)
+
+
 def test_asking_takes_nothing(opened: Opened, byte: int) -> None:
     one, other = opened(), opened()
     assert not byterange.is_exclusively_locked(one, byte)
+    assert not byterange.is_share_locked(one, byte)
     assert byterange.exclusive(other, byte, wait=False)
 
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 import time
+from types import FrameType
 
 import pytest
 
@@ -217,6 +219,36 @@ def test_those_who_wait_behind_a_writer_go_before_the_next_writer(path: str) -> 
     for thread in (*readers, writer):
         thread.join(60)
     assert order == ["reader"] * 3 + ["writer"]
+
+
+def test_readers_who_keep_overlapping_cannot_keep_a_slow_writer_out(path: str) -> None:
+    # To each call he takes longer than a reader who finds the door shut takes to join the queue.
+    def dawdle(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            time.sleep(0.005)
+
+    got_in = threading.Event()
+
+    def write() -> None:
+        sys.setprofile(dawdle)
+        with ReadWriteFileLock(path).write():
+            got_in.set()
+
+    def read() -> None:
+        lock = ReadWriteFileLock(path)
+        while not got_in.is_set() and time.monotonic() < give_up:
+            with lock.read():
+                time.sleep(0.0002)
+
+    give_up = time.monotonic() + 10
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    threads.append(threading.Thread(target=write))
+    for thread in threads:
+        thread.start()
+    kept_out = not got_in.wait(10)
+    for thread in threads:
+        thread.join(60)
+    assert not kept_out, "three readers kept a writer out for 10 s"
 
 
 def test_a_pickled_copy_names_the_same_file_and_holds_nothing(path: str) -> None:
