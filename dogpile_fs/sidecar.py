@@ -156,7 +156,8 @@ class Sidecar:
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by ``make(record)``, against which no other change can slip in.
 
-        The file is made if it is missing. If this fails or the process dies, the old record stands.
+        The file is made if it is missing. If this fails or the process dies, the old record stands; unless it is
+        told only afterwards, by closing the file, that it may not last: then either may stand.
 
         :raises SidecarError: if it cannot be opened or written, or was written by a newer format.
         :raises LockTimeout: if a foreign hand keeps it locked.
@@ -197,6 +198,7 @@ class Sidecar:
                 raise OSError(errno.ENOSPC, f"there was room for only {written} of {len(new)} bytes")
             if length > written:
                 os.ftruncate(description.fd, written)
+            description.close_written()
             self._complaint = ""
             kept = seen.description
             if kept is not None:
