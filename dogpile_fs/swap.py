@@ -15,7 +15,8 @@ import stat
 from contextlib import suppress
 from functools import lru_cache
 
-from .errors import DatafileError, explained
+from .errors import DatafileError, explained, explaining
+from .lockfile import let_go
 
 __all__ = [
     "exchange",
@@ -28,6 +29,7 @@ __all__ = [
     "regular_at",
     "remove_tree",
     "rename",
+    "resolved",
     "sync",
     "sync_directory",
     "sync_tree",
@@ -47,10 +49,26 @@ def real_path(path: str) -> str:
 
     :raises DatafileError: if it leads to itself.
     """
-    real = os.path.realpath(path)
+    with explaining(DatafileError, path, "look at"):
+        real = resolved(path)
     if os.path.islink(real):
         raise explained(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
     return real
+
+
+def resolved(path: str) -> str:
+    """:func:`os.path.realpath` of *path*, which need not exist; but no guess where a look at it fails.
+
+    :raises OSError: if it cannot be looked at.
+    """
+    try:
+        return os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return os.path.realpath(path)
 
 
 @lru_cache
@@ -139,7 +157,7 @@ def sync_directory(path: str) -> None:
         try:
             sync(fd)
         finally:
-            os.close(fd)
+            let_go(fd)
     except PermissionError:
         pass  # a directory to be written but not read: what is in place is whole, and lasts when the system says
     except OSError as error:
@@ -227,7 +245,7 @@ def sync_tree(path: str) -> None:
                 try:
                     sync(fd)
                 finally:
-                    os.close(fd)
+                    let_go(fd)
         sync_directory(directory)
 
 
