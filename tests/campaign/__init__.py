@@ -1,0 +1,1 @@
+"""A campaign that tries to break every promise; see docs/reliability.rst."""
