@@ -11,6 +11,7 @@ import platform
 import signal
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ _REFUSED = 77
 
 #: Of x86_64: where struct user (sys/user.h) has the registers that tell which call it is, and then its result.
 _ORIG_RAX, _RAX = 15 * 8, 10 * 8
-_KILL = 62
+_TGKILL = 234
 _NO_CALL = -1
 
 
@@ -51,7 +52,8 @@ BEGIN = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
 
 def mark() -> None:
     """Stop, for the tracer to know that this point is reached."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # This thread itself: another that is about to end may take what is sent to the process, and is not traced.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Call:
     @property
     def is_mark(self) -> bool:
         """Whether it is a :func:`mark`'s own. Only where :meth:`Tracee.fail` works, too."""
-        return (self.number, self.arguments[1]) == (_KILL, signal.SIGSTOP) and platform.machine() == "x86_64"
+        return (self.number, self.arguments[2]) == (_TGKILL, signal.SIGSTOP) and platform.machine() == "x86_64"
 
 
 class Tracee:
