@@ -17,8 +17,8 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from . import forking, swap
-from .errors import DatafileError, DatafileExists, explained
-from .lockfile import Description
+from .errors import DatafileError, DatafileExists, explained, explaining
+from .lockfile import Description, let_go
 from .paths import checked_name
 
 __all__ = ["atomic_write"]
@@ -220,7 +220,7 @@ class _Temp:
                     os.unlink(place)
             raise explained(DatafileError, place, "lock", error) from error
         finally:
-            os.close(fd)  # not before it is locked: its inode could be another's
+            let_go(fd)  # not before it is locked: its inode could be another's
         # Who removes what is abandoned was quicker than our lock; perhaps another has made his file there since.
         if lock is not None:
             lock.close()
@@ -238,10 +238,11 @@ class _Temp:
             if heir is not None:
                 self.inherit(heir)
         except OSError as error:
-            os.close(fd)
+            let_go(fd)
             doing = "let the new version inherit the permissions of"
             raise explained(DatafileError, self.target, doing, error) from error
-        return open(self.path, mode, encoding=encoding, newline=newline, opener=lambda *_: fd)
+        with explaining(DatafileError, self.path, "open"):
+            return open(self.path, mode, encoding=encoding, newline=newline, opener=lambda *_: fd)
 
     def inherit(self, before: os.stat_result) -> None:
         assert self.lock is not None

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
 from . import forking, planted, swap
-from .errors import DatafileError, LockTimeout, explained
+from .errors import DatafileError, LockTimeout, explained, explaining
 from .lockfile import Description
 from .standing import Standing, standing_of
 from .versioned import Creator, Vanished, Versioned, names_in, number_in
@@ -129,7 +129,9 @@ class DataDirectory(Versioned):
     def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, str]]:
         version, name = self._entered(deadline)
         try:
-            yield standing_of(os.fstat(version.fd)), name
+            with explaining(DatafileError, self._path, "look at", reading=True):
+                found = os.fstat(version.fd)
+            yield standing_of(found), name
         finally:
             self._leave(version)
 
@@ -140,8 +142,8 @@ class DataDirectory(Versioned):
         """
         gone = ""
         while True:
-            real = os.path.realpath(self._path)
             try:
+                real = swap.resolved(self._path)
                 version = _opened(real)
             except FileNotFoundError as error:
                 if os.path.exists(self._path) and real != gone:
@@ -162,23 +164,30 @@ class DataDirectory(Versioned):
                         "Cure: find who it is with fuser(1)."
                     ) from None
                 time.sleep(min(_WHILE_ANOTHER_LOOKS, deadline.left))
+            except OSError as error:
+                version.close()
+                raise explained(DatafileError, self._path, "open", error, reading=True) from error
             except BaseException:
                 version.close()
                 raise
             version.close()
 
     def _leave(self, version: Description) -> None:
-        current = version.fd < 0 or self._is_current(version)  # a forked child has lost it
+        try:
+            current = version.fd < 0 or self._is_current(version)  # a forked child has lost it
+        except OSError:
+            current = True  # nobody knows
         version.close()
         if not current and self.creator is not None:
-            with suppress(DatafileError):  # he has read what he wanted to; the next creation tries again
+            with suppress(OSError):  # he has read what he wanted to; the next creation tries again
                 for path in self._old(self._place())[1]:
                     self._remove(path)
 
     def _is_current(self, version: Description) -> bool:
+        """:raises OSError: if that cannot be told; then it must not be taken for one that may be removed."""
         try:
             st = os.stat(self._path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         return (st.st_dev, st.st_ino) == version.identity
 
@@ -215,25 +224,29 @@ class DataDirectory(Versioned):
             # Until it is the current one, this lock keeps it from being taken for an old one.
             flock(version.fd, LOCK_SH)
             self._complete(version, target)
-            name = self._next_name(place)
-            if _is_plain(place):
+            plain = _is_plain(place)
+            if self.keep or not plain:
+                name = self._next_name(place)
+            if plain:
                 self._change_places(target, place, name if self.keep else None)
             else:
                 swap.rename(target, name)
                 self._point_to(name, place)
-            if self.durable:
-                swap.sync_directory(os.path.dirname(place))
         except BaseException:
             version.close()
             self._remove(name)  # unless it is the current one
             raise
         version.close()
-        self._remove_old()
+        if self.durable:
+            swap.sync_directory(os.path.dirname(place))
+        with suppress(DatafileError):  # what was swapped in is to be stamped; the next creation tries again
+            self._remove_old()
 
     def _change_places(self, target: str, place: str, name: str | None) -> None:
         swap.exchange(target, place)
         if name is None:
-            self._remove(self._put_away(target))
+            with suppress(DatafileError):  # else under the name that it has, as what was left
+                self._remove(self._put_away(target))
             return
         try:
             swap.rename(target, name)
@@ -260,12 +273,15 @@ class DataDirectory(Versioned):
             raise explained(DatafileError, place, "make the symbolic link for", error) from error
         swap.rename(link, place)
 
-    def _versions(self, place: str) -> dict[int, tuple[str, int]]:
-        """All versions by their number: where each is, and the number of the one before it."""
+    def _versions(self, place: str, *, needed: bool) -> dict[int, tuple[str, int]]:
+        """All versions by their number: where each is, and the number of the one before it.
+
+        :param needed: as of :func:`names_in`.
+        """
         begin, end = self._marked("dir", place)
         found = {}
         directory = os.path.dirname(place)
-        for name in names_in(directory, begin):
+        for name in names_in(directory, begin, needed=needed):
             numbers = name[len(begin) : -len(end)].partition("-")
             number, before = number_in(numbers[0]), number_in(numbers[2])
             if name.endswith(end) and number is not None and before is not None:
@@ -274,22 +290,23 @@ class DataDirectory(Versioned):
 
     def _current_number(self, place: str, versions: dict[int, tuple[str, int]]) -> int:
         """That of the current version. Where that has none, of the last one that was."""
-        current = os.path.realpath(place)
-        for number, (path, _) in versions.items():
-            if os.path.realpath(path) == current:
-                return number
+        with explaining(DatafileError, place, "look at"):
+            current = swap.resolved(place)
+            for number, (path, _) in versions.items():
+                if swap.resolved(path) == current:
+                    return number
         return 0
 
     def _next_name(self, place: str) -> str:
-        versions = self._versions(place)
+        versions = self._versions(place, needed=True)
         last = max(versions, default=0)
         before = (self._current_number(place, versions) or last) if self.keep else 0
         begin, end = self._marked("dir", place)
         return os.path.join(os.path.dirname(place), f"{begin}{last + 1}-{before}{end}")
 
-    def _old(self, place: str) -> tuple[list[str], list[str]]:
+    def _old(self, place: str, *, needed: bool = False) -> tuple[list[str], list[str]]:
         """The versions before the current one, the last first; and those that never were it, or were dropped."""
-        versions = self._versions(place)
+        versions = self._versions(place, needed=needed)
         current = self._current_number(place, versions)
         number = versions[current][1] if current else max(versions, default=0)
         others = {path for other, (path, _) in versions.items() if other != current}
@@ -341,7 +358,7 @@ class DataDirectory(Versioned):
 
     def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
-        for path in self._old(place)[0]:
+        for path in self._old(place, needed=True)[0]:
             found = swap.lstat(path)
             if found is None or not stat.S_ISDIR(found.st_mode) or planted.is_planted(path, found):
                 continue
@@ -364,8 +381,9 @@ class DataDirectory(Versioned):
                 continue  # being removed
             finally:
                 version.close()
-            for dropped in self._old(place)[1]:  # and none of those kept, however few this object keeps
-                self._remove(dropped)
+            with suppress(DatafileError):  # what was put back is to be stamped; the next creation tries again
+                for dropped in self._old(place)[1]:  # and none of those kept, however few this object keeps
+                    self._remove(dropped)
             return
         raise DatafileError(
             errno.ENOENT, f"no earlier version of {self._path!r} was kept. Cure: keep some, with keep=1 or more."

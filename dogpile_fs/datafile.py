@@ -14,6 +14,7 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 from . import planted, swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
+from .lockfile import let_go
 from .standing import Standing, standing_of
 from .versioned import Creator, Vanished, Versioned, names_in, number_in
 from .waiting import INHERIT, Deadline, Timeout
@@ -166,8 +167,10 @@ class Datafile(Versioned):
     @contextmanager
     def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, IO[Any]]]:
         file, found = self._opened("rb", None, None, None)
-        with file:
+        try:
             yield standing_of(found), file
+        finally:
+            _close(file)
 
     def _opened(
         self, mode: str, encoding: str | None, errors: str | None, newline: str | None
@@ -179,9 +182,13 @@ class Datafile(Versioned):
             raise Vanished from error
         except OSError as error:
             raise explained(DatafileError, self._path, "open", error, reading=True) from error
-        found = os.fstat(file.fileno())
+        try:
+            found = os.fstat(file.fileno())
+        except OSError as error:
+            _close(file)
+            raise explained(DatafileError, self._path, "look at", error, reading=True) from error
         if not stat.S_ISREG(found.st_mode):
-            file.close()
+            _close(file)
             raise swap.no_regular_file(self._path, found)
         return file, found
 
@@ -211,9 +218,10 @@ class Datafile(Versioned):
             swap.rename(target, place)
         if self.durable:
             swap.sync_directory(os.path.dirname(place))
-        for _, kept in self._kept(place)[self.keep :]:
-            with suppress(OSError):  # the next creation tries again
-                os.unlink(kept)
+        with suppress(DatafileError):  # what was swapped in is to be stamped; the next creation tries again
+            for _, kept in self._kept(place)[self.keep :]:
+                with suppress(OSError):
+                    os.unlink(kept)
 
     def _complete(self, target: str, before: os.stat_result | None) -> None:
         try:
@@ -224,9 +232,8 @@ class Datafile(Versioned):
                 if not stat.S_ISREG(found.st_mode):
                     raise swap.no_regular_file(target, found)
                 if before is not None:
-                    found = os.stat(
-                        target, follow_symlinks=False
-                    )  # how many names it has, at a moment when this is one of them
+                    # How many names it has, at a moment when this is one of them.
+                    found = os.stat(target, follow_symlinks=False)
                     if not os.path.samestat(found, os.fstat(fd)):
                         raise OSError(errno.EPERM, "somebody has put another file in its place")
                     if found.st_nlink > 1 and _permissions(found) != _permissions(before):
@@ -240,7 +247,7 @@ class Datafile(Versioned):
                 if self.durable:
                     swap.sync(fd)
             finally:
-                os.close(fd)
+                let_go(fd)
         except DatafileError:
             raise
         except OSError as error:
@@ -255,13 +262,13 @@ class Datafile(Versioned):
             return self.dogpile.acquire_write_lock(timeout=timeout)
         return nullcontext()
 
-    def _kept(self, place: str) -> list[tuple[int, str]]:
-        """The versions that were kept, the last first."""
+    def _kept(self, place: str, *, needed: bool = False) -> list[tuple[int, str]]:
+        """The versions that were kept, the last first; see :func:`names_in`."""
         begin, end = self._marked("kept", place)
         directory = os.path.dirname(place)
         found = [
             (number_in(name[len(begin) : -len(end)]), os.path.join(directory, name))
-            for name in names_in(directory, begin)
+            for name in names_in(directory, begin, needed=needed)
             if name.endswith(end)
         ]
         return sorted(
@@ -269,7 +276,7 @@ class Datafile(Versioned):
         )
 
     def _keep(self, place: str) -> None:
-        kept = self._kept(place)
+        kept = self._kept(place, needed=True)
         if kept and os.path.samefile(kept[0][1], place):
             return  # by one who was killed before he swapped
         begin, end = self._marked("kept", place)
@@ -290,7 +297,7 @@ class Datafile(Versioned):
 
     def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
-        for _, kept in self._kept(place):
+        for _, kept in self._kept(place, needed=True):
             found = swap.lstat(kept)
             if found is None or planted.is_planted(kept, found):
                 continue
@@ -356,7 +363,7 @@ class _Reading:
             self._passage = self._datafile.dogpile.pass_with(found)
         finally:
             if self._passage is None:
-                file.close()
+                _close(file)
         self._file = file
         return self._passage is not None
 
@@ -364,7 +371,7 @@ class _Reading:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
+            _close(self._file)
         finally:
             assert self._passage is not None
             self._passage.__exit__(kind, error, trace)
@@ -372,6 +379,12 @@ class _Reading:
 
 def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _close(file: IO[Any]) -> None:
+    """Close a file that was only read; see :func:`.lockfile.let_go`."""
+    with suppress(OSError):
+        file.close()
 
 
 def _is_regular(path: str) -> bool:

@@ -11,6 +11,7 @@ from stat import S_ISVTX
 
 TYPE_CHECKING = False  # see record.py
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import TypeVar
 
     _E = TypeVar("_E", bound=OSError)
@@ -163,3 +164,24 @@ def explained(kind: type[_E], path: str, doing: str, error: OSError, *, reading:
         code,
         f"cannot {doing} {path!r}{who}: {error.strerror}{found}" + (f". Cure: {cure}." if cure else "."),
     )
+
+
+class explaining:
+    """A block in which an ``OSError`` that is none of ours yet is told as a *kind*, as :func:`explained` does."""
+
+    __slots__ = ("doing", "kind", "path", "reading")
+
+    def __init__(self, kind: type[OSError], path: str, doing: str, *, reading: bool = False) -> None:
+        self.kind = kind
+        self.path = path
+        self.doing = doing
+        self.reading = reading
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, DogpileError):
+            raise explained(self.kind, self.path, self.doing, error, reading=self.reading) from error

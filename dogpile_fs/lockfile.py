@@ -19,13 +19,14 @@ import logging
 import os
 import stat
 import time
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import Self
 
 from . import forking
 from .errors import NO_PERMISSION, Foreign, LockFileError, explained
 
-__all__ = ["Description", "identity_at", "open_regular"]
+__all__ = ["Description", "identity_at", "let_go", "open_regular"]
 
 log = logging.getLogger("dogpile_fs")
 
@@ -105,6 +106,16 @@ class Description:
         except OSError:  # closed by another thread or a fork, or stale on a network
             return False
 
+    def lost_its_path(self) -> bool:
+        """Whether another file is at the path now, or none. No, if that cannot be told."""
+        try:
+            st = os.stat(self.path, follow_symlinks=False)
+            return (st.st_dev, st.st_ino) != self.identity
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
     def retired(self) -> Description:
         """Another that has this one's descriptor; this one is as good as closed, but its number is not free."""
         with forking.opening:
@@ -116,6 +127,15 @@ class Description:
         with forking.opening:  # or a child could be born with a descriptor that its memory calls closed
             self._close()
 
+    def close_written(self) -> None:
+        """:meth:`close`, when something was written through it.
+
+        :raises OSError: if that did not get to where it belongs, which NFS may not tell before (close(2)).
+        """
+        with forking.opening, suppress(InterruptedError):  # it is closed all the same
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
     def after_fork(self) -> None:
         self._close()
 
@@ -126,7 +146,17 @@ class Description:
     def _close(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            let_go(fd)
+
+
+def let_go(fd: int) -> None:
+    """Close *fd*, through which nothing was written.
+
+    An error is nobody's loss then: Linux has closed the descriptor, and given back its locks, when it reports one
+    (close(2)). Who raised it would have to see to it that what he does afterwards is done all the same.
+    """
+    with suppress(OSError):
+        os.close(fd)
 
 
 def identity_at(path: str) -> tuple[int, int] | None:
@@ -180,9 +210,14 @@ def open_regular(
             else:
                 raise
             continue
-        if stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        except BaseException:
+            let_go(fd)
+            raise
+        if regular:
             return fd
-        os.close(fd)
+        let_go(fd)
         _remove_foreign(path)
     raise OSError(errno.EAGAIN, "somebody keeps replacing it, or a lease on it", path)
 
@@ -200,7 +235,7 @@ def _open_once(path: str, access: int, mode: int | None, create: bool) -> int:
         try:
             os.fchmod(fd, mode)  # the umask does not count
         except BaseException:
-            os.close(fd)
+            let_go(fd)
             raise
     return fd
 

@@ -133,7 +133,7 @@ class FileMutex:
             return
         try:
             _all_held.discard(ref(self))
-            if not description.is_at_its_path():
+            if description.lost_its_path():
                 log.warning(
                     "the lock file %r was deleted or replaced while it was locked: others may have held it at the "
                     "same time. Keep cleaners away from it.",
@@ -141,8 +141,9 @@ class FileMutex:
                 )
             # Not by closing alone: a child between fork and exec has a copy of the descriptor. First the mutex,
             # then the turn: who is woken by its end shall find the mutex free.
-            unlock_descriptor(description.fd)
-            byterange.unlock(description.fd, self._turn)
+            with suppress(OSError):  # then by closing
+                unlock_descriptor(description.fd)
+                byterange.unlock(description.fd, self._turn)
         finally:
             description.close()
             self._threads.release()

@@ -122,12 +122,18 @@ def coordination_base(resource: str, directory: str | os.PathLike[str] | None) -
         base = os.path.join(absolute(directory), f"{kept}-{digest}")
     try:
         os.lstat(base + _LONGEST_SUFFIX)
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         parent = os.path.dirname(base)
-        if not os.path.isdir(parent):
+        try:
+            os.stat(parent)
+        except FileNotFoundError as error:
             raise PathError(
                 errno.ENOENT, f"the directory {parent!r} does not exist. Cure: make it first."
             ) from error
+        except PermissionError:
+            pass  # as above
+        except OSError as error:
+            raise explained(PathError, parent, "look at", error) from error
     except PermissionError:
         pass  # as above
     except OSError as error:

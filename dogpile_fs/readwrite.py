@@ -105,13 +105,16 @@ class Seat(Description):
             self.lock = self.passed = None  # type: ignore[assignment]
             try:
                 flock(fd, LOCK_UN)
+            except OSError:
+                self.close()  # which gives it back as well
             except BaseException:
                 self.close()
                 raise
-            if len(lock.idle) < _MOST_IDLE:
-                lock.idle.append(self)
             else:
-                self.close()
+                if len(lock.idle) < _MOST_IDLE:
+                    lock.idle.append(self)
+                else:
+                    self.close()
         else:
             (hold or self).leave()
         if error is not None and passed is not None:
@@ -130,13 +133,16 @@ class Seat(Description):
         self.lock = self.passed = None  # type: ignore[assignment]  # or it would keep its lock alive, and the lock it
         try:
             flock(fd, LOCK_UN)
+        except OSError:
+            self.close()  # which gives it back as well
         except BaseException:
             self.close()
             raise
-        if len(lock.idle) < _MOST_IDLE:
-            lock.idle.append(self)  # from now on it may be another's
         else:
-            self.close()
+            if len(lock.idle) < _MOST_IDLE:
+                lock.idle.append(self)  # from now on it may be another's
+            else:
+                self.close()
 
     def is_still_at_its_path(self) -> bool:
         """If it was deleted or replaced, those inside stay with the old file, and newcomers go to the new one."""
@@ -322,7 +328,7 @@ class ReadWriteFileLock:
         self._writing = None
         try:
             _written.discard(ref(self))
-            if not description.is_at_its_path():
+            if description.lost_its_path():
                 log.warning(
                     "the lock file %r was deleted or replaced while it was locked: readers may have been inside "
                     "at the same time. Keep cleaners away from it.",

@@ -15,12 +15,13 @@ kernel gives back all three when their process dies, so there is nothing to repa
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from fcntl import LOCK_NB, LOCK_SH, flock
 
 import portalocker
 
 from . import byterange
-from .errors import LockFileError, explained
+from .errors import LockFileError, explained, explaining
 from .lockfile import Description
 from .waiting import Deadline, wait_until
 
@@ -71,8 +72,8 @@ def enter_as_reader(description: Description, deadline: Deadline, *, by_queue: b
         and _lock_byte(byterange.shared, description, _DOOR, deadline)
         and _lock_room(description, portalocker.LOCK_SH, deadline)
     ):
-        byterange.unlock(description.fd, _DOOR)
-        byterange.unlock(description.fd, _QUEUE)
+        _unlock_byte(description, _DOOR)
+        _unlock_byte(description, _QUEUE)
         return True
     return False
 
@@ -88,11 +89,13 @@ def enter_as_writer(description: Description, deadline: Deadline) -> bool:
         return False
     # Asked, not tried: a lock held for a moment would keep readers from joining the queue. Nor does another writer
     # who waits for its end count.
-    if byterange.is_share_locked(description.fd, _QUEUE):
-        byterange.unlock(description.fd, _DOOR)
+    with explaining(LockFileError, description.path, "lock"):
+        is_queued = byterange.is_share_locked(description.fd, _QUEUE)
+    if is_queued:
+        _unlock_byte(description, _DOOR)
         if not _lock_byte(byterange.exclusive, description, _QUEUE, deadline):
             return False
-        byterange.unlock(description.fd, _QUEUE)
+        _unlock_byte(description, _QUEUE)
         if not _lock_byte(byterange.exclusive, description, _DOOR, deadline):
             return False
     return _lock_room(description, portalocker.LOCK_EX, deadline)
@@ -102,8 +105,9 @@ def leave_as_writer(description: Description) -> None:
     """Leave the room, then open the door. The description is closed."""
     try:
         # Not by closing alone: a child between fork and exec has a copy of the descriptor.
-        portalocker.unlock(description.fd)
-        byterange.unlock(description.fd, _DOOR)
+        with suppress(OSError, portalocker.LockException):  # then by closing
+            portalocker.unlock(description.fd)
+            byterange.unlock(description.fd, _DOOR)
     finally:
         description.close()
 
@@ -117,6 +121,11 @@ def _lock_byte(lock: Callable[..., bool], description: Description, byte: int, d
         )
     except OSError as error:
         raise explained(LockFileError, description.path, "lock", error) from error
+
+
+def _unlock_byte(description: Description, byte: int) -> None:
+    with explaining(LockFileError, description.path, "unlock"):
+        byterange.unlock(description.fd, byte)
 
 
 def _lock_room(description: Description, kind: portalocker.LockFlags, deadline: Deadline) -> bool:

@@ -158,7 +158,8 @@ class Sidecar:
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by ``make(record)``, against which no other change can slip in.
 
-        The file is made if it is missing. If this fails or the process dies, the old record stands.
+        The file is made if it is missing. If this fails or the process dies, the old record stands; unless it is
+        told only afterwards, by closing the file, that it may not last: then either may stand.
 
         :raises SidecarError: if it cannot be opened or written, or was written by a newer format.
         :raises LockTimeout: if a foreign hand keeps it locked.
@@ -199,6 +200,7 @@ class Sidecar:
                 replace(self.path, found, new, mode=self.mode, is_ours=is_whole(data))
             else:
                 _overwrite(description.fd, data, length, new)
+                description.close_written()
             self._complaint = ""
             kept = seen.description
             if kept is not None:

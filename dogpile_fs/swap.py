@@ -16,7 +16,8 @@ from contextlib import suppress
 from functools import lru_cache
 
 from . import planted
-from .errors import DatafileError, explained
+from .errors import DatafileError, explained, explaining
+from .lockfile import let_go
 
 __all__ = [
     "exchange",
@@ -29,6 +30,7 @@ __all__ = [
     "regular_at",
     "remove_tree",
     "rename",
+    "resolved",
     "sync",
     "sync_directory",
     "sync_tree",
@@ -51,21 +53,37 @@ def real_path(path: str) -> str:
 
     :raises DatafileError: if it leads to itself, or may have been planted to lead us elsewhere.
     """
-    real = _in_real_directory(path)
-    for _ in range(_MOST_LINKS):
-        found = lstat(real)
-        if found is None or not stat.S_ISLNK(found.st_mode):
-            return real
-        planted.refuse(real, found)
-        leads = _in_real_directory(os.path.join(os.path.dirname(real), os.readlink(real)))
-        planted.refuse_to_lead_root(real, found, leads)
-        real = leads
+    with explaining(DatafileError, path, "look at"):
+        real = _in_real_directory(path)
+        for _ in range(_MOST_LINKS):
+            found = lstat(real)
+            if found is None or not stat.S_ISLNK(found.st_mode):
+                return real
+            planted.refuse(real, found)
+            leads = _in_real_directory(os.path.join(os.path.dirname(real), os.readlink(real)))
+            planted.refuse_to_lead_root(real, found, leads)
+            real = leads
     raise explained(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
 
 
 def _in_real_directory(path: str) -> str:
     directory, name = os.path.split(path)
-    return os.path.realpath(path) if name in ("", "..", ".") else os.path.join(os.path.realpath(directory), name)
+    return resolved(path) if name in ("", "..", ".") else os.path.join(resolved(directory), name)
+
+
+def resolved(path: str) -> str:
+    """:func:`os.path.realpath` of *path*, which need not exist; but no guess where a look at it fails.
+
+    :raises OSError: if it cannot be looked at.
+    """
+    try:
+        return os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return os.path.realpath(path)
 
 
 @lru_cache
@@ -157,7 +175,7 @@ def sync_directory(path: str) -> None:
         try:
             sync(fd)
         finally:
-            os.close(fd)
+            let_go(fd)
     except PermissionError:
         pass  # a directory to be written but not read: what is in place is whole, and lasts when the system says
     except OSError as error:
@@ -255,7 +273,7 @@ def sync_tree(path: str) -> None:
                 try:
                     sync(fd)
                 finally:
-                    os.close(fd)
+                    let_go(fd)
         sync_directory(directory)
 
 

@@ -21,11 +21,11 @@ from typing import Any, Literal, TypeVar
 
 from . import forking, swap
 from .dogpile import Dogpile, SyncReaderDogpile
-from .errors import DatafileError, WouldDeadlock, explained
+from .errors import DatafileError, WouldDeadlock, explained, explaining
 from .loading import Loading, Version, key_of
 from .passage import Pass
 from .paths import absolute
-from .standing import Standing, stands
+from .standing import Standing, standing_at, stands
 from .status import Status
 from .waiting import INHERIT, Deadline, Timeout
 
@@ -168,7 +168,9 @@ class Versioned(ABC):
         :raises DatafileError: if nothing is there.
         :raises SidecarError: if the sidecar cannot be written.
         """
-        if not os.path.exists(self._path):
+        with explaining(DatafileError, self._path, "look at"):
+            found = standing_at(self._path)
+        if found is None:
             raise DatafileError(errno.ENOENT, f"there is nothing at {self._path!r} to stamp. Cure: create it.")
         self.dogpile.createdtime = time()
 
@@ -183,7 +185,8 @@ class Versioned(ABC):
         mutex = self.dogpile.dogpilelock
         mutex.acquire(timeout=timeout)
         try:
-            self._roll_back(timeout)
+            with explaining(DatafileError, self._path, "put an earlier version at"):
+                self._roll_back(timeout)
             self.dogpile.createdtime = time()
         finally:
             mutex.release()
@@ -221,8 +224,9 @@ class Versioned(ABC):
     def _build_and_swap(self, timeout: Timeout) -> None:
         assert self.creator is not None
         process = os.getpid()
-        place = self._place()
-        self._remove_left(place)
+        with explaining(DatafileError, self._path, "make room for a new version of"):
+            place = self._place()
+            self._remove_left(place)
         begin, end = self._marked("new", place)
         target = os.path.join(os.path.dirname(place), begin + secrets.token_hex(4) + end)
         try:
@@ -236,7 +240,8 @@ class Versioned(ABC):
                     f"validate refused the new version of {self._path!r}: the old one stays. "
                     "Cure: see why it did.",
                 )
-            self._put_in_place(target, place, timeout)
+            with explaining(DatafileError, self._path, "put the new version at"):
+                self._put_in_place(target, place, timeout)
         finally:
             if os.getpid() == process:
                 with suppress(OSError):  # it must not hide what went wrong before; the next creation tries again
@@ -324,13 +329,17 @@ class Versioned(ABC):
         return f"{type(self).__name__}({self._path!r}, {self.dogpile.expiretime})"
 
 
-def names_in(directory: str, begin: str) -> list[str]:
-    """The names in *directory* that begin with *begin* now; none if it may not be listed."""
+def names_in(directory: str, begin: str, *, needed: bool = False) -> list[str]:
+    """The names in *directory* that begin with *begin* now; none if it may not be listed.
+
+    :param needed: then that is an error.
+    :raises DatafileError: if the system fails to list it.
+    """
     try:
         return [name for name in os.listdir(directory) if name.startswith(begin)]
-    except PermissionError:
-        return []
     except OSError as error:
+        if isinstance(error, PermissionError) and not needed:
+            return []
         raise explained(DatafileError, directory, "look into", error, reading=True) from error
 
 

@@ -17,7 +17,7 @@ from time import monotonic
 
 from .durations import format_seconds
 from .ending import Ending
-from .exits import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, OSERR, TIMED_OUT, Exit
+from .exits import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, OSERR, TIMED_OUT, Exit, status_of
 from .guardian import Guardian
 from .progress import Progress
 from .signals import Signals
@@ -70,8 +70,12 @@ class Runner:
         :raises Interrupted: if this process was told to end; the command and its group have ended.
         :raises Exit: if it could not be started, or took too long.
         """
-        with Guardian() as guardian:
-            process = _start(words, output, name, stdout, guardian.group)
+        with _telling_of(name), Guardian() as guardian:
+            try:
+                process = _start(words, output, name, stdout, guardian.group)
+            except BaseException:
+                guardian.kill_group()  # it may have been started all the same
+                raise
             ending = Ending(guardian, process, self.kill_after)
             try:
                 self._wait(process, ending, progress)
@@ -103,6 +107,15 @@ class Runner:
                 progress.show(monotonic() - began)
         if ending.begun:
             ending.finish(self.signals)
+
+
+@contextmanager
+def _telling_of(name: str) -> Iterator[None]:
+    """What the system fails to do while the command *name* runs, or is to be run, is told as that."""
+    try:
+        yield
+    except OSError as error:
+        raise Exit(status_of(error), f"cannot run {name} to its end: {error.strerror}") from error
 
 
 def shell_status(ended: int) -> int:

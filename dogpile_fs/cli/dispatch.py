@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
 
@@ -48,10 +49,12 @@ def dispatch(words: Sequence[str]) -> int:
         else:
             if isinstance(sys.stdout, TextIOWrapper):
                 codecs.register_error(_UNTOLD, _as_bytes_or_escaped)
-                sys.stdout.reconfigure(errors=_UNTOLD)
+                with _printing():
+                    sys.stdout.reconfigure(errors=_UNTOLD)
             status = import_module(f".{asked.command}", __package__).main(asked)
         if sys.stdout is not None:
-            sys.stdout.flush()
+            with _printing():
+                sys.stdout.flush()
     except Interrupted as interruption:
         voice.tell(str(interruption))
         status = die_of(interruption.number)
@@ -87,6 +90,18 @@ def _fill_standard_descriptors() -> None:
             os.fstat(fd)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """A block that writes what was printed: an error that is met is told as what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _stop_printing()
+        raise exits.Exit(exits.status_of(error), f"cannot write to standard output: {error.strerror}") from error
 
 
 def _stop_printing() -> None:

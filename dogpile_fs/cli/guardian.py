@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
+
+from ..lockfile import let_go
 
 __all__ = ["Guardian"]
 
@@ -35,20 +38,25 @@ class Guardian:
             # Both sides do it: neither may go on before it is done.
             os.setpgid(self.group, self.group)
         except BaseException:
-            os.close(self._write)
+            let_go(self._write)  # which ends the guardian, if there is one
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            os.close(read)
+            let_go(read)
         return self
+
+    def kill_group(self) -> None:
+        """End the guardian and all that has joined the group."""
+        with suppress(OSError):  # there is an error already that is to be told
+            os.killpg(self.group, signal.SIGKILL)
 
     def leave(self) -> None:
         """End the guardian; the group lives on with its other members, if there are any."""
         if self._write >= 0:
             os.kill(self.group, signal.SIGKILL)
             os.waitpid(self.group, 0)
-            os.close(self._write)
-            self._write = -1
+            write, self._write = self._write, -1
+            let_go(write)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from stat import S_ISREG
 
-from .. import Datafile, Status
+from .. import Datafile, DatafileError, Status
+from ..errors import explaining
+from ..swap import lstat
 from .command import OUTPUT_VARIABLE, Interrupted, Runner, shell_status
 from .durations import format_seconds
 from .exits import DATAERR, OK, TEMPFAIL, UNAVAILABLE, Exit
@@ -90,6 +92,7 @@ class _Creation:
         with ExitStack() as stack:
             stdout = None
             if settings.stdout:
+                stack.enter_context(explaining(DatafileError, target, "write"))
                 stdout = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
                 stack.callback(os.close, stdout)
             ended = self._runner.run(words, target, name="COMMAND", stdout=stdout, progress=progress)
@@ -97,7 +100,9 @@ class _Creation:
             raise Exit(
                 shell_status(ended), f"{settings.output} is not replaced: COMMAND ({words[0]}) {_told(ended)}"
             )
-        if not _is_file(target) and not self.datafile.dogpile.dogpilelock.lost:
+        found = lstat(target)
+        is_made = found is not None and S_ISREG(found.st_mode)
+        if not is_made and not self.datafile.dogpile.dogpilelock.lost:
             raise Exit(
                 DATAERR,
                 f"{settings.output} is not replaced: COMMAND made no file at ${OUTPUT_VARIABLE}",
@@ -138,14 +143,14 @@ class _Creation:
 
     def follow_up(self, then: str) -> None:
         """Run *then*, after the swap, with nothing locked."""
-        with Signals() as signals:
-            runner = Runner(signals, self.settings.timeout, self.settings.kill_after)
-            try:
+        try:
+            with Signals() as signals:
+                runner = Runner(signals, self.settings.timeout, self.settings.kill_after)
                 ended = runner.run(_shell(then, self.file), self.file, name="--then")
-            except Interrupted:
-                raise
-            except Exit as error:
-                raise Exit(UNAVAILABLE, f"{self.settings.output} is new, but {error}") from error
+        except Interrupted:
+            raise
+        except Exit as error:
+            raise Exit(UNAVAILABLE, f"{self.settings.output} is new, but {error}") from error
         if ended:
             raise Exit(UNAVAILABLE, f"{self.settings.output} is new, but --then {_told(ended)}")
 
@@ -183,13 +188,6 @@ def _shell(line: str, path: str) -> Sequence[str]:
     # no shell takes for a command.
     word = path if shlex.quote(path) == path else f'"${OUTPUT_VARIABLE}"'
     return ["/bin/sh", "-c", line.replace(_PLACEHOLDER, word)]
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        return False
 
 
 def _told(ended: int) -> str:

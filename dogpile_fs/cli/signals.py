@@ -16,6 +16,9 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from ..lockfile import let_go
+from .exits import Exit, status_of
+
 __all__ = ["ENDING", "Signals", "die_of"]
 
 #: What asks a process to end, and what is handed on to COMMAND.
@@ -29,6 +32,8 @@ class Signals:
     """A ``with`` block in which :data:`ENDING` signals and the ends of children are only noted. Main thread only.
 
     *received*: the numbers of the ending signals that came, in order; complete once the block is left.
+
+    :raises Exit: on entering, if the system gives no pipe.
     """
 
     def __init__(self) -> None:
@@ -36,10 +41,18 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
-        os.set_blocking(self._write, False)
-        self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        try:
+            self._read, self._write = os.pipe()
+            try:
+                os.set_blocking(self._read, False)
+                os.set_blocking(self._write, False)
+                self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+            except BaseException:
+                let_go(self._read)
+                let_go(self._write)
+                raise
+        except OSError as error:
+            raise Exit(status_of(error), f"cannot have a pipe to be told of signals: {error.strerror}") from error
         for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, _note)
@@ -73,7 +86,8 @@ class Signals:
     def _drain(self) -> list[int]:
         try:
             numbers = os.read(self._read, 4096)
-        except BlockingIOError:
+        except OSError:
+            # Nothing has come; or what has is not to be had, and who waits looks anyway.
             return []
         came = [number for number in numbers if number in ENDING]
         self.received += came
@@ -86,8 +100,8 @@ class Signals:
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         self._drain()
-        os.close(self._read)
-        os.close(self._write)
+        let_go(self._read)
+        let_go(self._write)
 
 
 def die_of(number: int) -> int:

@@ -1,0 +1,225 @@
+"""What users do while a system call fails, and what was there before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from dogpile_fs import SyncReaderDogpile
+
+from .processes import wait_for
+from .subjects import NEW, OfAtomicWrite, OfCommand, OfDataDirectory, OfDatafile, OfDogpile, Subject
+
+__all__ = ["NEW", "OLD", "OLDER", "SCENES", "Scene"]
+
+# All that is imported only when it is needed: what fails is to be ours, not an import.
+for _name in ("glance", "readwrite", "cli.dispatch", "cli.run", "cli.status"):
+    import_module(f"dogpile_fs.{_name}")
+
+Before = Literal["nothing", "stale", "fresh"]
+
+OLDER, OLD = (word * 3_000 for word in (b"older", b"old"))
+#: For so long what was looked at is believed.
+BELIEVED = 0.010
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is done (*act*) to a *subject*, and what was there *before*."""
+
+    subject: Callable[[Path], Subject]
+    before: Before
+    act: Callable[[Any], bytes | None]
+    #: The user's object is made and used before, and so long ago that it looks again.
+    warm: bool = False
+    #: Somebody else holds the creation mutex.
+    another_creates: bool = False
+    #: What is there when it has been done.
+    new: bytes = NEW
+
+    def stage(self, path: Path) -> Subject:
+        """A subject with what was there before."""
+        subject = self.subject(path)
+        if self.before != "nothing":
+            subject.contents = OLDER
+            subject.create()
+            subject.contents = OLD
+            subject.create() if subject.stamps else path.write_bytes(OLD)
+            if self.before == "stale":
+                subject.stamp_as_stale()
+            subject.drop()
+        subject.contents = self.new
+        return subject
+
+    def get_ready(self, subject: Subject) -> None:
+        """In the process that acts, before it does."""
+        if self.warm:
+            subject.contents = OLD
+            subject.passed()
+            if isinstance(subject, (OfDatafile, OfDataDirectory)):
+                subject.loaded()
+            subject.contents = self.new
+            made = time.monotonic()
+            wait_for(lambda: time.monotonic() > made + BELIEVED, "what was seen to be no longer believed")
+        if self.another_creates:
+            subject.another_creates()
+        if isinstance(subject, OfCommand):
+            subject.get_ready()
+
+    @property
+    def executes(self) -> bool:
+        return self.act is executed
+
+
+def first_pass(subject: Subject) -> bytes:
+    return subject.passed()
+
+
+def two_passes(subject: Subject) -> bytes:
+    """The second is one that others go through after the first."""
+    first = subject.passed()
+    assert subject.passed() == first
+    return first
+
+
+def two_loads(subject: OfDatafile | OfDataDirectory) -> bytes:
+    first = subject.loaded()
+    assert subject.loaded() == first
+    return first
+
+
+def forced(subject: Subject) -> None:
+    subject.create()
+
+
+def not_forced(subject: OfDatafile) -> None:
+    subject.user().refresh()
+
+
+def invalidated(subject: Subject) -> None:
+    subject.invalidate(hard=False)
+
+
+def invalidated_hard(subject: Subject) -> None:
+    subject.invalidate(hard=True)
+
+
+def asked_for_status(subject: Subject) -> None:
+    assert subject.status().state
+
+
+def rolled_back(subject: OfDatafile | OfDataDirectory) -> None:
+    subject.rolled_back()
+
+
+def called(subject: OfCommand) -> None:
+    subject.call()
+
+
+def executed(subject: OfCommand) -> None:
+    subject.get_ready()
+    subject.execute()
+
+
+def _sync(path: Path) -> Subject:
+    return OfDogpile(path, SyncReaderDogpile)
+
+
+def _keeping(path: Path) -> Subject:
+    return OfDatafile(path, keep=1)
+
+
+def _with_readers(path: Path) -> Subject:
+    return OfDatafile(path, readers=True)
+
+
+def _skipping(path: Path) -> Subject:
+    return OfDatafile(path, skip_unchanged=True)
+
+
+def _directory_keeping(path: Path) -> Subject:
+    return OfDataDirectory(path, keep=1)
+
+
+def _plain_directory(path: Path) -> Subject:
+    return OfDataDirectory(path, plain=True)
+
+
+def _plain_directory_keeping(path: Path) -> Subject:
+    return OfDataDirectory(path, plain=True, keep=1)
+
+
+def _not_to_overwrite(path: Path) -> Subject:
+    return OfAtomicWrite(path, overwrite=False)
+
+
+def _run(path: Path) -> Subject:
+    return OfCommand(path, "run", "--expire", "1h", "--output", "FILE", "--stdout", "--", "cat", "SOURCE")
+
+
+def _run_with_all(path: Path) -> Subject:
+    options = ("--readers", "--validate", "test -s {}", "--then", "true", "--skip-unchanged")
+    return OfCommand(path, "run", "--expire", "1h", "--output", "FILE", *options, "--", "cp", "SOURCE", "{}")
+
+
+def _status(path: Path) -> Subject:
+    return OfCommand(path, "status", "FILE")
+
+
+SCENES: dict[str, Scene] = {
+    "pass, first, Dogpile": Scene(OfDogpile, "fresh", first_pass),
+    "pass, warm, Dogpile": Scene(OfDogpile, "fresh", two_passes, warm=True),
+    "pass, stale, another creates, Dogpile": Scene(OfDogpile, "stale", two_passes, another_creates=True),
+    "pass, first, SyncReaderDogpile": Scene(_sync, "fresh", first_pass),
+    "pass, warm, SyncReaderDogpile": Scene(_sync, "fresh", two_passes, warm=True),
+    "pass, stale, another creates, SyncReaderDogpile": Scene(_sync, "stale", two_passes, another_creates=True),
+    "open, first, Datafile": Scene(OfDatafile, "fresh", first_pass),
+    "open, warm, Datafile": Scene(OfDatafile, "fresh", two_passes, warm=True),
+    "open, first, Datafile with readers": Scene(_with_readers, "fresh", first_pass),
+    "open, warm, Datafile with readers": Scene(_with_readers, "fresh", two_passes, warm=True),
+    "load, first, Datafile": Scene(OfDatafile, "fresh", two_loads),
+    "load, warm, Datafile": Scene(OfDatafile, "fresh", two_loads, warm=True),
+    "open, first, DataDirectory": Scene(OfDataDirectory, "fresh", first_pass),
+    "open, first, plain DataDirectory": Scene(_plain_directory, "fresh", first_pass),
+    "open, warm, DataDirectory": Scene(OfDataDirectory, "fresh", two_passes, warm=True),
+    "load, first, DataDirectory": Scene(OfDataDirectory, "fresh", two_loads),
+    "create, nothing yet, Dogpile": Scene(OfDogpile, "nothing", first_pass),
+    "create, stale, Dogpile": Scene(OfDogpile, "stale", first_pass),
+    "create, forced, Dogpile": Scene(OfDogpile, "fresh", forced),
+    "create, nothing yet, SyncReaderDogpile": Scene(_sync, "nothing", first_pass),
+    "create, stale, SyncReaderDogpile": Scene(_sync, "stale", first_pass),
+    "create, nothing yet, Datafile": Scene(_keeping, "nothing", first_pass),
+    "create, stale, Datafile": Scene(OfDatafile, "stale", first_pass),
+    "create, stale, Datafile, keep=1": Scene(_keeping, "stale", first_pass),
+    "create, stale, Datafile with readers": Scene(_with_readers, "stale", first_pass),
+    "create, stale, Datafile, skip_unchanged": Scene(_skipping, "stale", first_pass, new=OLD),
+    "create, forced, Datafile": Scene(OfDatafile, "fresh", forced),
+    "refresh, stale, Datafile": Scene(OfDatafile, "stale", not_forced),
+    "load, nothing yet, Datafile": Scene(OfDatafile, "nothing", two_loads),
+    "roll back, Datafile": Scene(_keeping, "stale", rolled_back, new=OLDER),
+    "create, nothing yet, DataDirectory": Scene(OfDataDirectory, "nothing", first_pass),
+    "create, stale, DataDirectory": Scene(OfDataDirectory, "stale", first_pass),
+    "create, stale, DataDirectory, keep=1": Scene(_directory_keeping, "stale", first_pass),
+    "create, stale, plain DataDirectory": Scene(_plain_directory, "stale", first_pass),
+    "create, stale, plain DataDirectory, keep=1": Scene(_plain_directory_keeping, "stale", first_pass),
+    "roll back, DataDirectory": Scene(_directory_keeping, "stale", rolled_back, new=OLDER),
+    "roll back, plain DataDirectory": Scene(_plain_directory_keeping, "stale", rolled_back, new=OLDER),
+    "invalidate, Dogpile": Scene(OfDogpile, "fresh", invalidated),
+    "invalidate, warm, Dogpile": Scene(OfDogpile, "fresh", invalidated, warm=True),
+    "invalidate hard, Datafile": Scene(OfDatafile, "fresh", invalidated_hard),
+    "status, Datafile": Scene(OfDatafile, "stale", asked_for_status),
+    "atomic_write, first": Scene(OfAtomicWrite, "nothing", forced),
+    "atomic_write, over another": Scene(OfAtomicWrite, "stale", forced),
+    "atomic_write, not to overwrite": Scene(_not_to_overwrite, "nothing", forced),
+    "atomic_write, not to overwrite, though there is one": Scene(_not_to_overwrite, "stale", forced),
+    "dogpile-fs run, nothing yet": Scene(_run, "nothing", called),
+    "dogpile-fs run, stale": Scene(_run, "stale", called),
+    "dogpile-fs run, fresh": Scene(_run, "fresh", called),
+    "dogpile-fs run, fresh, as a program": Scene(_run, "fresh", executed),
+    "dogpile-fs run, stale, with all that it can": Scene(_run_with_all, "stale", called),
+    "dogpile-fs status": Scene(_status, "stale", called),
+}
