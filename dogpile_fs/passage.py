@@ -342,6 +342,7 @@ class Passage(Pass):
         host, pid = whoami().values()
         attempt = (host, pid, time())
         self.scope.change(lambda record: record.begun(attempt))
+        self.seen = self.seen.begun(attempt)
         if self.terms.readers is not None:
             self.terms.readers.make_file()  # for readers who may not
 

@@ -200,7 +200,7 @@ class Record:
         expiretime: float | None = None,
         standing: tuple[int, int, int] | None = None,
     ) -> Record:
-        """The record after a creation that *seen* was elected on, where ``self`` is what stands now.
+        """The record after a creation that began with *seen*, where ``self`` is what stands now.
 
         An invalidation since then stays in force: the creator may have read its input before it. *standing* is
         what is at the path now, if anybody looked: unchanged, it keeps the generation that it came with. It can
@@ -224,6 +224,8 @@ class Record:
         )
 
     def _invalidated_since(self, seen: Record) -> Invalidated:
+        if self.attempt != seen.attempt:
+            return self.invalidated  # another sidecar than the creation began with: its counts tell nothing
         if self.invalidated is None or self.invalidations == seen.invalidations:
             return None
         # "hard" may be from before, and what came since only soft.

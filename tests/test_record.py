@@ -439,6 +439,14 @@ def test_a_creation_keeps_an_invalidation_that_came_while_it_ran(first: Record, 
     assert created(after, after).state(2000.0, 10) == "fresh"
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_an_invalidation_of_another_sidecar_that_has_counted_as_many_is_kept(hard: bool) -> None:
+    seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=hard).begun(("here", 7, 1001.0))
+    another = NOTHING.invalidate(hard=hard)
+    assert another.invalidations == seen.invalidations
+    assert created(another, seen).invalidated == another.invalidated
+
+
 def test_a_soft_invalidation_while_it_is_created_does_not_bring_back_the_hard_one_before_it() -> None:
     seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=True)
     after = created(seen.invalidate(hard=False), seen)

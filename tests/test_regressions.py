@@ -291,3 +291,26 @@ def test_locks_of_dogpile_core_have_their_methods_in_thread_scope() -> None:
     assert in_thread(lambda: lock.acquire_read_lock(False)) is False
     with pytest.raises(WouldDeadlock):
         lock.acquire_read_lock()
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_an_invalidation_is_not_lost_on_a_creation_whose_sidecar_was_deleted(path: str, hard: bool) -> None:
+    """Found by the campaign: the new sidecar had counted as many invalidations as the one that was deleted."""
+    dogpile = Dogpile(3600, path)
+    dogpile.invalidate(hard)
+
+    def creator() -> None:
+        os.unlink(path + ".dogpile")
+        dogpile.invalidate(hard)
+
+    dogpile.refresh(creator)
+    assert dogpile.status().state == ("nothing" if hard else "stale")
+
+
+def test_a_soft_invalidation_while_it_is_created_does_not_bring_back_the_hard_one_before_it(make: Make) -> None:
+    """Found by the campaign: it had others wait for one creation more."""
+    dogpile = make(3600)
+    dogpile.refresh(lambda: None)
+    dogpile.invalidate(hard=True)
+    dogpile.refresh(dogpile.invalidate)
+    assert dogpile.status().state == "stale"
