@@ -15,7 +15,6 @@ from typing import Any
 
 from .errors import LockTimeout, WouldDeadlock
 from .forking import forget_in_child
-from .standing import same_version
 from .waiting import Deadline, wait_until
 
 __all__ = ["Loading", "key_of"]
@@ -87,13 +86,12 @@ class Loading:
             self._wait_for_first(slot, lock, deadline)
         try:
             made = slot.made
-            if made is None or not same_version(made[0], version):
+            if made is None or made[0] != version:
                 with opening(version) as (version, make):
-                    if made is None or not same_version(made[0], version):
+                    if made is None or made[0] != version:
                         slot.maker = _thread.get_ident()
                         slot.made = (version, make())
                         return slot.made[1]
-            slot.made = (version, made[1])
             return made[1]
         finally:
             slot.maker = 0

@@ -12,7 +12,7 @@ from stat import S_ISDIR
 
 from .record import Record
 
-__all__ = ["Standing", "corrected", "same_version", "standing_at", "standing_of", "stands"]
+__all__ = ["Standing", "corrected", "standing_at", "standing_of", "stands"]
 
 #: Size (-1: of a directory), mtime in nanoseconds, inode.
 Standing = tuple[int, int, int]
@@ -63,10 +63,3 @@ def stands(version: tuple[int, ...], standing: Standing) -> bool:
     # A directory's mtime grows when a reader leaves a file in it. Another one with a used inode can look like that
     # too; then it is stale when the one before would have been.
     return version[0] == standing[0] == -1 and version[2] == standing[2] and version[1] <= standing[1]
-
-
-def same_version(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two versions are one: with the same generation, because an inode may be used again."""
-    if one == other or not len(one) == len(other) == 4:
-        return one == other
-    return stands(one, (other[0], other[1], other[2])) and one[3] == other[3]

@@ -13,12 +13,14 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import pytest
 
 from dogpile_fs import DataDirectory, Datafile, LockTimeout, WouldDeadlock
-from dogpile_fs.loading import key_of
+from dogpile_fs.loading import Loading, key_of
+from dogpile_fs.waiting import NOW
 
 from .places import writing
 from .processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for
@@ -681,3 +683,19 @@ def test_processes_that_load_at_once_each_load_once(path: str, record: Record, p
     for pid in {event.pid for event in loads}:
         assert len([event for event in loads if event.pid == pid]) == 3
     assert len(loads) == 12
+
+
+def test_a_directory_with_a_used_inode_and_generation_is_another_version() -> None:
+    """Found by the campaign: the sidecar was deleted, so the generations began again, and the inode was used again."""
+    loading = Loading("index")
+    loaded: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def opening(version: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Callable[[], int]]]:
+        loaded.append(version)
+        yield version, lambda: len(loaded)
+
+    before, after = (-1, 1_000, 7, 1), (-1, 2_000, 7, 1)
+    values = [loading.value(str, version, opening, NOW) for version in (before, before, after)]
+    assert values == [1, 1, 2]
+    assert loaded == [before, after]

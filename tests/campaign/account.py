@@ -86,7 +86,8 @@ class History:
     def _creation(self, caller: Operation, maker: Operation, creating: Event) -> Creation:
         created = maker.event("created")
         swapped = maker.event("swapped")
-        over = caller.ended or self._deaths.get(caller.process)
+        # A command outlives the process that started it.
+        over = caller.ended or (self._deaths.get(caller.process) if maker is caller else None)
         sure = None
         if created is not None:
             after = [

@@ -27,7 +27,7 @@ byte invalidated;                       /* 0, SOFT, HARD */
 byte mutex[3];                          /* a flock */
 bool turn[3];                           /* an exclusive lock on a byte that no other hold has had */
 byte waits_for[3] = NONE;               /* until whose hold ends; NONE: it has ended, that byte is free for ever */
-bool since[3];                          /* invalidated since i, who holds the mutex, looked again */
+byte since[3];                          /* how it was invalidated since i, who holds the mutex, looked again */
 bool creating[3], wants[3];
 
 bool counts[3];                         /* i holds the mutex, and the lock file was not deleted since it won */
@@ -70,10 +70,7 @@ inline stamp()
 #ifdef STAMP_FORGETS
     invalidated = 0
 #else
-    if                                                          /* record.Record.created */
-    :: since[me]
-    :: else -> invalidated = 0
-    fi
+    invalidated = since[me]                                     /* record.Record.created */
 #endif
 }
 
@@ -182,7 +179,7 @@ alive:
 
         elected:                                        /* Passage._create_if_still */
             atomic {
-                since[me] = false;
+                since[me] = 0;
                 if
 #ifndef NO_LOOK_AGAIN
                 :: !forced && STATE == FRESH -> goto release
@@ -209,9 +206,9 @@ alive:
             forced = false;
 #ifdef TURN_FIRST
             atomic { end_turn(me) };
-            atomic { mutex[me] = UN; since[me] = false; counts[me] = false; alone[me] = false };
+            atomic { mutex[me] = UN; since[me] = 0; counts[me] = false; alone[me] = false };
 #else
-            atomic { mutex[me] = UN; since[me] = false; counts[me] = false; alone[me] = false };
+            atomic { mutex[me] = UN; since[me] = 0; counts[me] = false; alone[me] = false };
             atomic { end_turn(me) };
 #endif
             close_description();
@@ -234,7 +231,7 @@ alive:
 #endif
         od
     } unless {
-        atomic { killed == me -> killed = NONE; first = false; forced = false; since[me] = false;
+        atomic { killed == me -> killed = NONE; first = false; forced = false; since[me] = 0;
 #ifndef LOCKS_SURVIVE
             mutex[me] = UN; alone[me] = false; file[me] = NONE
 #endif
@@ -251,14 +248,16 @@ end_of_it:                                              /* nobody starts it agai
 /* First half of a death: the kernel gives back byte locks before flocks (fs/locks.c, locks_remove_file). */
 inline kill(i)
 {
-    killed = i; wants[i] = false; creating[i] = false; counts[i] = false; since[i] = false; waits_for[i] = NONE;
+    killed = i; wants[i] = false; creating[i] = false; counts[i] = false; since[i] = 0; waits_for[i] = NONE;
     end_turn(i)
 }
+
+#define RAISED(i) since[i] = (mutex[i] == EX && how > since[i] -> how : since[i])
 
 inline invalidate(how)
 {
     invalidated = (invalidated > how -> invalidated : how);
-    since[0] = mutex[0] == EX; since[1] = mutex[1] == EX; since[2] = mutex[2] == EX;
+    RAISED(0); RAISED(1); RAISED(2);
     outdated = created
 }
 

@@ -35,7 +35,7 @@ bool stands;
 
 bool f_stands[3];                       /* what i, creating, has found at the path for the stamp, still stands there */
 byte f_now[3];                          /* the time then */
-bool since[3];                          /* invalidated since i looked under the mutex */
+byte since[3];                          /* how it was invalidated since i looked under the mutex */
 bool mine[3];                           /* i has swapped, and what it swapped in stands at the path */
 
 /* standing.corrected(), then Record.state(): what is not what was stamped counts by its own mtime. */
@@ -70,9 +70,10 @@ inline standing()                                       /* passage.Passage._crea
 inline stamp()                                          /* record.Record.created */
 {
     createdtime = f_now[me]; stands = f_stands[me];
+    invalidated = since[me];
     if
     :: since[me]
-    :: else -> invalidated = 0; current = current || mine[me]   /* now it is created */
+    :: else -> current = current || mine[me]            /* now it is created */
     fi;
 #ifdef STAMP_FORGETS
     invalidated = 0;
@@ -80,7 +81,7 @@ inline stamp()                                          /* record.Record.created
     mine[me] = false; f_stands[me] = false; f_now[me] = NEVER
 }
 
-inline forget() { f_stands[me] = false; f_now[me] = NEVER; since[me] = false; mine[me] = false }
+inline forget() { f_stands[me] = false; f_now[me] = NEVER; since[me] = 0; mine[me] = false }
 
 proctype process(byte me)
 {
@@ -107,7 +108,7 @@ alive:
                 fi
             };
             atomic {                                    /* Passage._create_if_still */
-                since[me] = false;
+                since[me] = 0;
                 if
                 :: STATE == FRESH || (STATE == STALE && first) -> goto release
                 :: else
@@ -184,10 +185,12 @@ inline kill(i)                                          /* what it was building 
     if :: door == i -> door = NONE :: else fi
 }
 
+#define RAISED(i) since[i] = (mutex == i && how > since[i] -> how : since[i])
+
 inline invalidate(how)
 {
     invalidated = (invalidated > how -> invalidated : how); current = false;
-    since[0] = mutex == 0; since[1] = mutex == 1; since[2] = mutex == 2
+    RAISED(0); RAISED(1); RAISED(2)
 }
 
 inline age(time) { time = (time == RECENT -> PAST : time) }
