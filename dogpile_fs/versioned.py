@@ -42,6 +42,10 @@ Creator = Callable[[str], object]
 _ATTEMPTS = 10
 
 
+#: How often a creation is tried that another crosses, and what it meets then.
+_BUILDS = 3
+_CROSSED = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+
 #: More of them no version's number has: a foreign one that leaves no room for the next in a name is none.
 _DIGITS = 18
 
@@ -212,18 +216,16 @@ class Versioned(ABC):
                 f"this thread is inside a block of {self._path!r}, and no new version is swapped in before it has "
                 "left it. Cure: leave the block before you create."
             )
-        try:
-            self._build_and_swap(timeout)
-        except DatafileError as error:
-            if error.errno != errno.ENOENT or not self.dogpile.dogpilelock.lost:
-                raise
-            # Somebody removed the lock file. So another could create too, and took what stood here for left.
+        for more in reversed(range(_BUILDS)):
+            if self._build_and_swap(timeout, may_repeat=more > 0):
+                return
             log.warning("what was built for %r was removed before it was in place; building it again", self._path)
-            self._build_and_swap(timeout)
 
-    def _build_and_swap(self, timeout: Timeout) -> None:
+    def _build_and_swap(self, timeout: Timeout, *, may_repeat: bool) -> bool:
+        """Whether it is done: else another creator was in the way, because somebody had removed the lock file. He
+        took what stood here for left, or had the same number."""
         assert self.creator is not None
-        process = os.getpid()
+        process, is_made = os.getpid(), False
         with explaining(DatafileError, self._path, "make room for a new version of"):
             place = self._place()
             self._remove_left(place)
@@ -232,8 +234,9 @@ class Versioned(ABC):
         try:
             self.creator(target)
             if os.getpid() != process:
-                return  # a child that was forked inside the creator
+                return True  # a child that was forked inside the creator
             self._refuse_unless_made(target)
+            is_made = True
             if self.validate is not None and self.validate(target) is False:
                 raise DatafileError(
                     errno.EINVAL,
@@ -242,6 +245,12 @@ class Versioned(ABC):
                 )
             with explaining(DatafileError, self._path, "put the new version at"):
                 self._put_in_place(target, place, timeout)
+            return True
+        except DatafileError as error:
+            crossed = error.errno in _CROSSED and (is_made or self.dogpile.dogpilelock.lost)
+            if not (may_repeat and crossed):
+                raise
+            return False
         finally:
             if os.getpid() == process:
                 with suppress(OSError):  # it must not hide what went wrong before; the next creation tries again

@@ -295,3 +295,34 @@ def test_a_link_that_leads_where_no_name_does_is_told_and_does_not_hang(path: st
         assert opened(DataDirectory(path)) == "new"
     finally:
         os.close(descriptor)
+
+
+def test_whose_build_another_removes_and_gives_the_lock_file_back_builds_again(path: str) -> None:
+    """Found by the campaign: his lock file is at its path, and his new version is not."""
+    built: list[str] = []
+
+    def validate(target: str) -> None:
+        built.append(target)
+        if len(built) == 1:
+            os.unlink(target)
+
+    Datafile(path, 3600, lambda target: Path(target).write_text("new"), validate=validate).refresh()
+    assert Path(path).read_text() == "new"
+    assert len(set(built)) == 2
+
+
+def test_a_version_of_a_directory_that_another_made_meanwhile_is_not_in_the_way(path: str) -> None:
+    """Found by the campaign: two creators, for lack of a lock file, had counted to the same number."""
+    made: list[str] = []
+
+    def creator(target: str) -> None:
+        os.mkdir(target)
+        made.append(target)
+        if len(made) == 1:
+            os.unlink(path + ".dogpile.lock")
+            assert DataDirectory(path, 3600, creator, keep=3).refresh(force=True)
+
+    index = DataDirectory(path, 3600, creator, keep=3)
+    index.refresh()
+    assert index.status().state == "fresh"
+    assert len(made) >= 2

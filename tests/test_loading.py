@@ -686,7 +686,7 @@ def test_processes_that_load_at_once_each_load_once(path: str, record: Record, p
 
 
 def test_a_directory_with_a_used_inode_and_generation_is_another_version() -> None:
-    """Found by the campaign: the sidecar was deleted, so the generations began again, and the inode was used again."""
+    """Found by the campaign: the sidecar was deleted, so generations began again, and the inode was used again."""
     loading = Loading("index")
     loaded: list[tuple[int, ...]] = []
 

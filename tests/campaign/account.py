@@ -122,7 +122,11 @@ class History:
 
     def tampered(self, file: str, since: float, until: float) -> bool:
         """Whether a foreign hand may have done something to *file* (or its directory) in that time."""
-        return any(
+        return self.tamperings(file, since, until) > 0
+
+    def tamperings(self, file: str, since: float, until: float) -> int:
+        """How often."""
+        return sum(
             operation.began.more["file"] in (file, "directory")
             and operation.began.at <= until
             and self.end_of(operation) >= since

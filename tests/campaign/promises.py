@@ -307,6 +307,8 @@ def errors_are_deserved(history: History) -> Iterator[Violation]:
             operation.began.more.get("starved") or history.tampered("directory", operation.began.at, ended.at)
         ):
             continue
+        if operation.error == "DatafileError" and history.tamperings("lock", operation.began.at, ended.at) > 1:
+            continue  # its creation was crossed by another one, again and again
         yield Violation("error", "that nothing excuses", [operation.began, ended])
 
 

@@ -184,13 +184,15 @@ class OfDirectory(_Versioned):
             super().make(os.path.join(target, part), version, size)
 
     def read(self, given: Any = None) -> Found:
-        place = given or os.path.realpath(self.path)
-        if given is None and not os.path.isdir(place):
-            return Found(0)
-        try:
-            parts = [parsed((Path(place) / part).read_bytes()) for part in _PARTS]
-        except FileNotFoundError:
-            return Found(0)
+        while True:
+            place = given or os.path.realpath(self.path)
+            try:
+                parts = [parsed((Path(place) / part).read_bytes()) for part in _PARTS]
+                break
+            except FileNotFoundError:
+                # Outside a block, nobody keeps a version from being removed when the next one is in place.
+                if given is not None or os.path.realpath(self.path) == place:
+                    return Found(0)
         versions = {part.version for part in parts}
         return Found(min(versions), len(versions) == 1 and all(part.whole for part in parts))
 
