@@ -9,8 +9,10 @@ whether.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from .history import Event, Operation
 
@@ -52,6 +54,10 @@ class History:
     #: Of files: whether what was opened is what is read, whenever that is.
     opens: bool = True
     creations: list[Creation] = field(default_factory=list)
+    _by_version: dict[int, Creation] = field(default_factory=dict)
+    _by_caller: dict[int, Creation] = field(default_factory=dict)
+    _visible_at: list[float] = field(default_factory=list)
+    _newest: list[Creation] = field(default_factory=list)
     _deaths: dict[str, Event] = field(default_factory=dict)
     _stops: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -68,6 +74,13 @@ class History:
             if creating is not None and "for_process" not in operation.began.more and operation.do != "creator":
                 self.creations.append(self._creation(operation, maker, creating))
         self.creations.sort(key=lambda creation: creation.began.at)
+        self._by_version = {creation.version: creation for creation in self.creations}
+        self._by_caller = {id(creation.caller): creation for creation in self.creations}
+        visible = sorted(
+            (c for c in self.creations if c.visible_at is not None), key=lambda c: c.visible_at or 0.0
+        )
+        self._visible_at = [creation.visible_at or 0.0 for creation in visible]
+        self._newest = list(accumulate(visible, lambda one, other: max(one, other, key=lambda c: c.version)))
 
     def _note_what_the_nemeses_did(self) -> None:
         stopped: dict[str, float] = {}
@@ -145,10 +158,15 @@ class History:
         return sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in self._stops.get(process, ()))
 
     def created_by(self, operation: Operation) -> Creation | None:
-        return next((creation for creation in self.creations if creation.caller is operation), None)
+        return self._by_caller.get(id(operation))
 
     def creation_of(self, version: int) -> Creation | None:
-        return next((creation for creation in self.creations if creation.version == version), None)
+        return self._by_version.get(version)
+
+    def newest_before(self, at: float) -> Creation | None:
+        """The newest creation of those that certainly were in place."""
+        number = bisect_left(self._visible_at, at)
+        return self._newest[number - 1] if number else None
 
     def between(self, events: Iterable[Event]) -> list[Event]:
         """All that happened from the first to the last of *events* in the operations that they belong to."""
