@@ -80,7 +80,7 @@ class History:
             (c for c in self.creations if c.visible_at is not None), key=lambda c: c.visible_at or 0.0
         )
         self._visible_at = [creation.visible_at or 0.0 for creation in visible]
-        self._newest = list(accumulate(visible, lambda one, other: max(one, other, key=lambda c: c.version)))
+        self._newest = list(accumulate(visible, _newer))
 
     def _note_what_the_nemeses_did(self) -> None:
         stopped: dict[str, float] = {}
@@ -182,3 +182,7 @@ class History:
             ),
             key=lambda event: event.at,
         )
+
+
+def _newer(one: Creation, other: Creation) -> Creation:
+    return max(one, other, key=lambda creation: creation.version)

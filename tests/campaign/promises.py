@@ -175,7 +175,6 @@ def _covered(spans: Iterable[tuple[float, float]], since: float, until: float) -
 
 def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
     """No torn read, none of nothing, and none older than what was surely there before it began."""
-    visible = sorted((c for c in history.creations if c.visible_at is not None), key=lambda c: c.visible_at or 0)
     for operation in history.operations:
         for what in ("read", "reread", "found", "loaded"):
             read = operation.event(what)
@@ -192,9 +191,7 @@ def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
                 continue
             if what == "loaded":
                 continue
-            newest = max(
-                (c for c in visible if (c.visible_at or 0) < since.at), key=lambda c: c.version, default=None
-            )
+            newest = history.newest_before(since.at)
             if newest is None or read.more["version"] >= newest.version:
                 continue
             found = history.creation_of(read.more["version"])
