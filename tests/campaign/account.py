@@ -163,6 +163,14 @@ class History:
     def creation_of(self, version: int) -> Creation | None:
         return self._by_version.get(version)
 
+    def crossed_since(self, creation: Creation) -> float:
+        """Since when it, or one that ran at the same time by a foreign hand's doing, was asked for."""
+        return min(
+            other.caller.began.at
+            for other in self.creations
+            if other.began.at <= creation.last.at and other.last.at >= creation.caller.began.at
+        )
+
     def newest_before(self, at: float) -> Creation | None:
         """The newest creation of those that certainly were in place."""
         number = bisect_left(self._visible_at, at)

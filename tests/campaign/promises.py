@@ -61,11 +61,11 @@ def one_success_per_expiry(history: History) -> Iterator[Violation]:
         arguments = caller.event("arguments")
         forced = caller.do == "force" or (arguments is not None and arguments.more["forced"])
         if before is not None and not forced:
-            returned = before.last
+            returned, asked = before.last, min(history.crossed_since(before), caller.began.at)
             if (
                 creation.began.wall < returned.wall + history.expiretime
-                and not history.invalidated(before.caller.began.at, creation.began.at)
-                and not history.tampered("lock", min(before.caller.began.at, caller.began.at), creation.began.at)
+                and not history.invalidated(asked, creation.began.at)
+                and not history.tampered("lock", asked, creation.began.at)
             ):
                 yield Violation(
                     "1",
