@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from . import forking, swap
+from . import forking, permissions, swap
 from .errors import DatafileError, DatafileExists, explained, explaining
 from .lockfile import Description, let_go
 from .paths import checked_name
@@ -246,7 +246,7 @@ class _Temp:
 
     def inherit(self, before: os.stat_result) -> None:
         assert self.lock is not None
-        swap.inherit_permissions(self.lock.fd, before)
+        permissions.inherit(self.lock.fd, before)
 
     def complete(self, heir: os.stat_result | None, durable: bool) -> None:
         assert self.lock is not None

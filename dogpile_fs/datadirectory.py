@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
-from . import forking, planted, swap
+from . import forking, permissions, planted, swap
 from .errors import DatafileError, LockTimeout, explained, explaining
 from .lockfile import Description
 from .standing import Standing, standing_of
@@ -257,7 +257,7 @@ class DataDirectory(Versioned):
     def _complete(self, version: Description, target: str) -> None:
         try:
             with suppress(FileNotFoundError):
-                swap.inherit_permissions(version.fd, os.stat(self._path))
+                permissions.inherit(version.fd, os.stat(self._path))
             if self.durable:
                 swap.sync_tree(target)
         except OSError as error:
@@ -372,7 +372,11 @@ class DataDirectory(Versioned):
                 flock(version.fd, LOCK_SH | LOCK_NB)
                 if _is_plain(place):
                     swap.exchange(path, place)
-                    self._put_away(path)  # the dropped one; its readers do not go by its name
+                    try:
+                        self._put_away(path)  # the dropped one; its readers do not go by its name
+                    except BaseException:
+                        swap.exchange(path, place)  # or the dropped one would be the next to go back to
+                        raise
                 else:
                     self._point_to(path, place)
                 if self.durable:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from . import planted, swap
+from . import permissions, planted, swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
 from .lockfile import let_go
@@ -243,7 +243,7 @@ class Datafile(Versioned):
                             f"it is not given the permissions of {self._path!r}, because all would have them. "
                             "Cure: let the creator make a copy.",
                         )
-                    swap.inherit_permissions(fd, before)
+                    permissions.inherit(fd, before)
                 if self.durable:
                     swap.sync(fd)
             finally:
@@ -406,7 +406,7 @@ def _copy(path: str, name: str) -> None:
         shutil.copyfileobj(source, copy, _PIECE)
         copy.flush()
         os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
-        swap.inherit_permissions(copy.fileno(), found)
+        permissions.inherit(copy.fileno(), found)
         swap.sync(copy.fileno())
 
 

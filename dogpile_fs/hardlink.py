@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
 from contextlib import suppress
 
-from . import forking, swap
+from . import forking, permissions
 from .errors import Foreign
 from .lockfile import Description
 
@@ -30,13 +29,13 @@ def replace(path: str, found: os.stat_result, contents: bytes, *, mode: int | No
     :param is_ours: what was found is a copy of ours: its permissions are kept.
     :raises Foreign: if this user may not.
     """
-    place = f"{path}.{secrets.token_hex(3)}"
+    place = f"{path}.{os.urandom(3).hex()}"
     try:
         with forking.opening:
             file = Description(place, os.open(place, _MAKE, 0o666 if mode is None else mode))
         try:
             if is_ours:
-                swap.inherit_permissions(file.fd, found)
+                permissions.inherit(file.fd, found)
             elif mode is not None:
                 os.fchmod(file.fd, mode)  # the umask does not count
             if os.write(file.fd, contents) != len(contents):
@@ -50,8 +49,8 @@ def replace(path: str, found: os.stat_result, contents: bytes, *, mode: int | No
             file.close()
     except PermissionError as error:
         text = (
-            f"it is a hard link, one of {found.st_nlink} names of a file, which may have been planted and is not "
-            "written, and this user may not replace it"
+            f"it is a hard link, one of {found.st_nlink} names of a file (a backup's?): it may have been planted, "
+            "it is not written, and this user may not replace it"
         )
         raise Foreign(error.errno, text, path) from error
     log.warning("%r was a hard link, one of %d names of a file; another took its place", path, found.st_nlink)

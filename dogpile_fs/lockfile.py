@@ -186,6 +186,7 @@ def open_regular(
     :raises FileNotFoundError: if it is missing and *create* is false, or its directory is missing.
     :raises OSError: as ``open(2)`` says; ``EISDIR`` for a directory.
     """
+    was_gone = False
     for _ in range(_ATTEMPTS):
         try:
             fd = _open_once(path, access, mode, create)
@@ -197,6 +198,9 @@ def open_regular(
                     continue
                 if _is_no_file(path):
                     _remove_foreign(path)
+                    continue
+                if not was_gone and not os.path.lexists(path):
+                    was_gone = True  # what was not permitted was that perhaps, and another has removed it since
                     continue
                 if not (or_read_only and access == os.O_RDWR and os.path.exists(path)):
                     raise

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from functools import cache
 
 from .errors import DatafileError, explained
 
@@ -24,8 +25,10 @@ def is_planted(path: str, found: os.stat_result) -> bool:
     and everybody may write the directory, which is sticky.
     """
     directory = _directory_of(path)
-    sticky = directory.st_mode & _STICKY_AND_FOR_ALL == _STICKY_AND_FOR_ALL
-    return sticky and found.st_uid not in (os.geteuid(), directory.st_uid)
+    if directory.st_mode & _STICKY_AND_FOR_ALL != _STICKY_AND_FOR_ALL or found.st_uid == os.geteuid():
+        return False
+    # Inside a user namespace, all who have no name there are the same user.
+    return found.st_uid != directory.st_uid or found.st_uid == _nobody_in_particular()
 
 
 def refuse(path: str, found: os.stat_result) -> None:
@@ -46,14 +49,28 @@ def refuse(path: str, found: os.stat_result) -> None:
 def refuse_to_lead_root(link: str, found: os.stat_result, leads: str) -> None:
     """Look whether root may replace what the symbolic *link*, of which *found* is known, *leads* to.
 
-    :raises DatafileError: if the link is another user's, and leads to a directory that is not his own.
+    :raises DatafileError: if the link is another user's, and leads to a directory that is not his own, and not the
+        one that it is in, where he may put another file at that name anyway.
     """
-    if os.geteuid() == 0 and found.st_uid not in (0, _directory_of(leads).st_uid):
+    if os.geteuid() != 0:
+        return
+    directory = _directory_of(leads)
+    is_beside = os.path.dirname(link) == os.path.dirname(leads) and not directory.st_mode & stat.S_ISVTX
+    if not is_beside and found.st_uid not in (0, directory.st_uid):
         raise DatafileError(
             errno.EACCES,
             f"{link!r} is a symbolic link of user {found.st_uid}'s to {leads!r}, in a directory that is not his: "
             "root does not follow it. Cure: name where it leads, or let root own the link (chown -h).",
         )
+
+
+@cache
+def _nobody_in_particular() -> int:
+    try:
+        with open("/proc/sys/kernel/overflowuid") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65534
 
 
 def _directory_of(path: str) -> os.stat_result:

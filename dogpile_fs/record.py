@@ -224,7 +224,7 @@ class Record:
         )
 
     def _invalidated_since(self, seen: Record) -> Invalidated:
-        if self.attempt != seen.attempt:
+        if _moment_of(self.attempt) != _moment_of(seen.attempt):
             return self.invalidated  # another sidecar than the creation began with: its counts tell nothing
         if self.invalidated is None or self.invalidations == seen.invalidations:
             return None
@@ -238,6 +238,11 @@ class Record:
             invalidations=self.invalidations + 1,
             hard_invalidations=self.hard_invalidations + hard,
         )
+
+
+def _moment_of(attempt: Attempt | None) -> tuple[int, float] | None:
+    """What tells *attempt* from others; a host that is too long for the record is cut."""
+    return None if attempt is None else attempt[1:]
 
 
 def lifetime(expiretime: float | None) -> float:

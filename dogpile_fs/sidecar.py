@@ -23,7 +23,7 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from time import time
 
-from . import forking
+from . import forking, hardlink
 from .errors import NO_PERMISSION, LockTimeout, SidecarError, explained
 from .lockfile import Description, open_regular
 from .record import CHECKSUM_AT, DAMAGED, NOTHING, SIZE, NewerFormat, Record, decode, encode, is_whole
@@ -195,9 +195,7 @@ class Sidecar:
             record = make(record)
             new = contents(record)
             if found.st_nlink > 1:
-                from .hardlink import replace  # here, because hardly anybody needs it
-
-                replace(self.path, found, new, mode=self.mode, is_ours=is_whole(data))
+                hardlink.replace(self.path, found, new, mode=self.mode, is_ours=is_whole(data))
             else:
                 _overwrite(description.fd, data, length, new)
                 description.close_written()

@@ -21,7 +21,6 @@ from .lockfile import let_go
 
 __all__ = [
     "exchange",
-    "inherit_permissions",
     "link",
     "lstat",
     "marked",
@@ -40,8 +39,6 @@ _KEPT = 100
 _MOST_LINKS = 40  # as the kernel
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-#: What is said to who may not give a file away, or, inside a user namespace, to an owner who has no name there.
-_NOT_GIVEN = (errno.EPERM, errno.EACCES, errno.EINVAL)
 #: What a file system says that has no such call, or not for directories.
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 #: The same of a rename; EXDEV is what overlayfs says of a directory from a lower layer (a container image's).
@@ -130,29 +127,6 @@ def lstat(path: str) -> os.stat_result | None:
         return None
     except OSError as error:
         raise explained(DatafileError, path, "look at", error) from error
-
-
-def inherit_permissions(fd: int, before: os.stat_result) -> None:
-    """Give the file *fd* the permission bits of the one *before*, and its owner and group where that is allowed.
-
-    Set-user-ID and set-group-ID bits go with their owner or not at all. Where the group cannot be kept, the new
-    one may do what all may do.
-    """
-    mode = stat.S_IMODE(before.st_mode)
-    now = os.fstat(fd)
-    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
-        try:
-            os.fchown(fd, before.st_uid, before.st_gid)
-        except OSError as error:
-            if error.errno not in _NOT_GIVEN:
-                raise
-            mode &= ~(stat.S_ISUID | stat.S_ISGID)
-            with suppress(OSError):
-                os.fchown(fd, -1, before.st_gid)
-            if os.fstat(fd).st_gid != before.st_gid:
-                mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
-    if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
-        os.fchmod(fd, mode)
 
 
 def sync(fd: int) -> None:

@@ -223,7 +223,7 @@ class Versioned(ABC):
 
     def _build_and_swap(self, timeout: Timeout, *, may_repeat: bool) -> bool:
         """Whether it is done: else another creator was in the way, because somebody had removed the lock file. He
-        took what stood here for left, or had the same number."""
+        took what stood here for left, or had the same number. What the creator itself meets then, it raises."""
         assert self.creator is not None
         process, is_made = os.getpid(), False
         with explaining(DatafileError, self._path, "make room for a new version of"):
@@ -270,7 +270,11 @@ class Versioned(ABC):
             return  # another may be creating there
         directory = os.path.dirname(place)
         for name in names_in(directory, self._marked("new", place)[0]):
-            self._remove(os.path.join(directory, name))
+            left = os.path.join(directory, name)
+            try:
+                self._remove(left)
+            except OSError as error:  # another user's, perhaps: it is in nobody's way
+                log.warning("%r was left and cannot be removed: %s", left, error)
 
     @abstractmethod
     def _place(self) -> str:
@@ -357,7 +361,7 @@ def number_in(text: str) -> int | None:
     if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
         return None
     number = int(text)
-    return number if str(number) == text else None
+    return number if str(number) == text and len(str(number + 1)) <= _DIGITS else None
 
 
 def _unpickled(

@@ -264,8 +264,9 @@ def _looked_at(scene: Scene, subject: Subject, report: _Report, before: Status |
         of_this_run = found == scene.new and (
             began - TICK <= status.createdtime <= now or status.createdtime == subject.mtime()
         )
+        # Where nobody looks at the path, what was swapped in and not stamped goes by the stamp before: it is newer.
         of_before = (
-            found == old
+            (found == old or not subject.observed)
             and before is not None
             and (before.state, before.createdtime) == ("fresh", status.createdtime)
         )

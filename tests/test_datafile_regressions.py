@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from dogpile_fs import DataDirectory, Datafile, DatafileError, LockTimeout, atomic_write, swap
+from dogpile_fs.versioned import number_in
 
 from .cli_processes import Cli, bytecode, cli
 from .places import left_beside, writing
@@ -326,3 +329,43 @@ def test_a_version_of_a_directory_that_another_made_meanwhile_is_not_in_the_way(
     index.refresh()
     assert index.status().state == "fresh"
     assert len(made) >= 2
+
+
+def test_what_was_left_and_cannot_be_removed_is_in_nobodys_way(unprivileged: Unprivileged) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs another user, and so root")
+    path, directory = unprivileged.path, unprivileged.directory
+    directory.chmod(0o1777)
+    os.chown(directory, NOBODY + 1, NOBODY + 1)
+    begin, end = swap.marked("new", path)
+    left = directory / f"{begin}left{end}"
+    left.write_text("another's")
+    unprivileged.run(lambda: Datafile(path, 3600, writing("new")).refresh())
+    assert Path(path).read_text() == "new"
+    assert left.exists()
+
+
+def test_a_number_that_leaves_none_for_the_next_version_is_none() -> None:
+    assert number_in("9" * 17) == 10**17 - 1
+    assert number_in("9" * 18) is None
+
+
+def test_a_command_that_is_run_twice_for_lack_of_a_lock_file_leaves_signals_as_they_were(cli: Cli) -> None:
+    once = "[ -e again ] || { touch again; rm file.dogpile.lock; rm -f {}; exit 0; }; echo new > {}"
+    program = (
+        "import signal, sys; from dogpile_fs.cli import main\n"
+        "before = signal.getsignal(signal.SIGTERM)\n"
+        "status = main(sys.argv[1:])\n"
+        "assert signal.getsignal(signal.SIGTERM) is before and signal.set_wakeup_fd(-1) == -1\n"
+        "sys.exit(status)"
+    )
+    words = ["run", "--expire", "1h", "--output", "file", "--", "sh", "-c", once]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (cli.directory / "file").read_text() == "new\n"

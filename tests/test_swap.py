@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DatafileError, swap
+from dogpile_fs import DatafileError, permissions, swap
 
 from .places import descriptors
 from .processes import Processes
@@ -105,7 +105,7 @@ def test_a_file_and_a_directory_inherit_the_bits(tmp_path: Path, mode: int) -> N
     (tmp_path / "old").chmod(mode)
     for name in ("new", "directory"):
         fd = os.open(tmp_path / name, os.O_RDONLY)
-        swap.inherit_permissions(fd, os.stat(tmp_path / "old"))
+        permissions.inherit(fd, os.stat(tmp_path / "old"))
         os.close(fd)
         assert f"{stat.S_IMODE(os.stat(tmp_path / name).st_mode):04o}" == f"{mode:04o}"
 
@@ -119,7 +119,7 @@ def test_the_group_is_inherited_even_where_the_owner_cannot_be(foreign: Unprivil
 
     def inherit() -> None:
         fd = os.open(own, os.O_RDWR | os.O_CREAT)
-        swap.inherit_permissions(fd, os.stat(foreign.path))
+        permissions.inherit(fd, os.stat(foreign.path))
         os.close(fd)
 
     foreign.run(inherit)

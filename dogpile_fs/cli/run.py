@@ -59,6 +59,7 @@ class _Creation:
         # middle of the swap waits for its end. Before, nothing needs tidying: it does what it does to anybody.
         self._noting = ExitStack()
         self._signals = Signals()
+        self._is_noting = False
         self._before: tuple[int, ...] | None = None
         #: Whether this process has put a new version in place.
         self.swapped = False
@@ -81,7 +82,9 @@ class _Creation:
 
     def create(self, target: str) -> None:
         """The datafile's creator."""
-        self._noting.enter_context(self._signals)
+        if not self._is_noting:  # it may be called again
+            self._noting.enter_context(self._signals)
+            self._is_noting = True
         self._before = self.datafile.dogpile.version
         settings = self.settings
         words = [word.replace(_PLACEHOLDER, target) for word in settings.command]
@@ -186,8 +189,10 @@ class _Creation:
 def _shell(line: str, path: str) -> Sequence[str]:
     # Within the user's own quotes, ours would be none: a path that needs them is left to the variable, whose value
     # no shell takes for a command.
-    word = path if shlex.quote(path) == path else f'"${OUTPUT_VARIABLE}"'
-    return ["/bin/sh", "-c", line.replace(_PLACEHOLDER, word)]
+    variable = f'"${OUTPUT_VARIABLE}"'
+    for quoted in (f'"{_PLACEHOLDER}"', f"'{_PLACEHOLDER}'"):
+        line = line.replace(quoted, variable)
+    return ["/bin/sh", "-c", line.replace(_PLACEHOLDER, path if shlex.quote(path) == path else variable)]
 
 
 def _told(ended: int) -> str:

@@ -215,6 +215,10 @@ class Files(Nemesis):
         self.stage.later(self.stage.random.choice([0.001, 0.01, 0.05]), move_back)
 
 
+#: Until who started it is gone, killed perhaps.
+_BURN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(10_000))"
+
+
 class Load(Nemesis):
     """Both cores, and more, have other things to do."""
 
@@ -222,9 +226,7 @@ class Load(Nemesis):
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
-        self._burners = [
-            subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(os.cpu_count() or 2)
-        ]
+        self._burners = [subprocess.Popen([sys.executable, "-S", "-c", _BURN]) for _ in range(os.cpu_count() or 2)]
 
     def strike(self) -> None:
         pass

@@ -158,6 +158,21 @@ def test_root_follows_a_users_link_only_to_where_he_could_make_files_himself(
 
 
 @pytest.mark.parametrize("make", [create, write])
+def test_root_follows_a_members_link_within_the_directory_of_their_group(
+    make: Callable[[Path], object], place: Path
+) -> None:
+    """Who may write the directory may put another file at that name anyway."""
+    shared = place / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    with acting_as(NEIGHBOUR):
+        (shared / "report-7").write_text("old")
+        (shared / "report").symlink_to("report-7")
+    as_user(ROOT, lambda: make(shared / "report"))
+    assert (shared / "report-7").read_text() == "ours"
+
+
+@pytest.mark.parametrize("make", [create, write])
 def test_who_is_not_root_follows_the_links_of_who_owns_the_directory(
     make: Callable[[Path], object], place: Path, theirs: Path
 ) -> None:
