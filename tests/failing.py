@@ -264,7 +264,7 @@ def _looked_at(scene: Scene, subject: Subject, report: _Report, before: Status |
         of_this_run = found == scene.new and (
             began - TICK <= status.createdtime <= now or status.createdtime == subject.mtime()
         )
-        # Where nobody looks at the path, what was swapped in and not stamped goes by the stamp before: it is newer.
+        # Where nobody looks at the path, what was swapped in and not stamped goes by the stamp before.
         of_before = (
             (found == old or not subject.observed)
             and before is not None
