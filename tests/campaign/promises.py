@@ -240,6 +240,8 @@ def hard_is_hard(history: History) -> Iterator[Violation]:
             assert ended is not None
             if found is None or ended.at >= operation.began.at or found.began.at >= hard.began.at:
                 continue
+            if history.tampered("lock", found.caller.began.at, read.at):
+                continue  # two creators at a time, by a foreign hand; the older one may have swapped last
             if not history.tampered("sidecar", hard.began.at, read.at):
                 shown = [found.began, hard.began, ended, operation.began, read]
                 yield Violation("hard", "passed to what was invalidated hard", shown)
