@@ -34,6 +34,9 @@ log = logging.getLogger("dogpile_fs")
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _ATTEMPTS = 100
 _WHILE_ANOTHER_REMOVES = 0.001
+#: So many seconds whoever removes what is foreign may be stopped in the middle, or locks the directory for ends of
+#: his own.
+_PATIENCE = 5.0
 _WHILE_A_LEASE_IS_BROKEN = 0.001
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
@@ -187,7 +190,8 @@ def open_regular(
     :raises OSError: as ``open(2)`` says; ``EISDIR`` for a directory.
     """
     was_gone = False
-    for _ in range(_ATTEMPTS):
+    leases, deadline = 0, time.monotonic() + _PATIENCE
+    while leases < _ATTEMPTS and time.monotonic() < deadline:
         try:
             fd = _open_once(path, access, mode, create)
         except FileExistsError:
@@ -210,6 +214,7 @@ def open_regular(
                 _remove_foreign(path)
             # Another process holds a lease on it (fcntl(2)): a file server, which gives it back when it is told.
             elif error.errno == errno.EAGAIN:
+                leases += 1
                 time.sleep(_WHILE_A_LEASE_IS_BROKEN)
             else:
                 raise

@@ -184,13 +184,13 @@ def test_a_pass_to_what_was_begun_before_a_hard_invalidation_is_reported() -> No
     assert broken(GOOD[0], hard, reading("w2#1", 5.05, 7, version=100)) == set()
 
 
-def told(at: float, createdtime: float, version: int) -> list[Line]:
+def told(at: float, createdtime: float, version: int, state: str = "stale") -> list[Line]:
     return whole(
         "w3#1",
         "status",
         at,
         at + 1,
-        line("w3#1", "told", at + 0.1, state="fresh", createdtime=1e9 + createdtime, version=1),
+        line("w3#1", "told", at + 0.1, state=state, createdtime=1e9 + createdtime, version=1),
         line("w3#1", "found", at + 0.2, version=version, whole=True),
     )
 
@@ -211,6 +211,26 @@ def test_a_stamp_of_what_is_not_in_place_is_reported() -> None:
         line("w4#1", "created", 47.9),
     ]
     assert broken(*GOOD, swapping, told(50, 48, 200)) == {"6"}
+
+
+def test_what_is_called_fresh_though_it_has_expired_or_was_invalidated_is_reported() -> None:
+    assert broken(*GOOD, told(25, 21.05, 200, "fresh")) == set()
+    assert broken(*GOOD, told(50, 21.05, 200, "fresh")) == {"7"}
+    assert broken(*GOOD, told(25, 21.05, 200, "fresh"), whole("w4#1", "soft", 24, 24.1)) == {"7"}
+    assert broken(*GOOD, told(25, 21.05, 200, "fresh"), whole("w4#1", "soft", 20.5, 20.6)) == set()
+
+
+def test_a_refresh_that_does_not_do_what_it_says_is_reported() -> None:
+    def refresh(do: str, created: bool) -> set[str]:
+        return broken(whole("w1#1", do, 1, 2, line("w1#1", "refreshed", 1.9, created=created)))
+
+    assert refresh("refresh", False) == set()
+    assert refresh("refresh", True) == refresh("force", True) == refresh("force", False) == {"refresh"}
+
+
+def test_a_block_in_which_one_created_and_is_given_the_old_version_is_reported() -> None:
+    created = [line("w3#1", "creating", 40.1, version=300), line("w3#1", "created", 40.2)]
+    assert broken(*GOOD, [*reading("w3#1", 40.3, 41, version=200), *created]) == {"current"}
 
 
 def test_an_error_that_nothing_excuses_is_reported() -> None:

@@ -453,3 +453,16 @@ def test_a_child_opens_descriptions_of_its_own_and_its_children_close_those(
     processes.start(in_the_child)
     processes.join()
     assert is_free(path)
+
+
+def test_who_meets_another_that_removes_what_is_foreign_waits_for_him_longer_than_a_moment(path: str) -> None:
+    """Found by the campaign: the other one was slow, and all who came meanwhile got an error."""
+    os.mkfifo(path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        threading.Timer(0.5, fcntl.flock, (directory, fcntl.LOCK_UN)).start()
+        Description.of_lock_file(path).close()
+    finally:
+        os.close(directory)
+    assert os.path.isfile(path)

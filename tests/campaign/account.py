@@ -97,7 +97,11 @@ class History:
             self._stops.setdefault(process, []).append((since, math.inf))
 
     def _creation(self, caller: Operation, maker: Operation, creating: Event) -> Creation:
-        created = maker.event("created")
+        # The last one: a creation that another crossed is repeated.
+        creating = [event for event in maker.events if event.what == "creating"][-1]
+        created = next(
+            (event for event in maker.events if event.what == "created" and event.at > creating.at), None
+        )
         swapped = maker.event("swapped")
         # A command outlives the process that started it.
         over = caller.ended or (self._deaths.get(caller.process) if maker is caller else None)

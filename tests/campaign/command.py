@@ -30,8 +30,11 @@ def main() -> int:
         return 3
     # As subjects.contents_of().
     body = (b"%d " % version) * (int(size) // 20 + 1)
-    with open(target, "wb") as file:
-        file.write(json.dumps({"version": version, "checksum": zlib.crc32(body)}).encode() + b"\n" + body)
+    try:
+        with open(target, "wb") as file:
+            file.write(json.dumps({"version": version, "checksum": zlib.crc32(body)}).encode() + b"\n" + body)
+    except FileNotFoundError:  # its directory was moved away
+        return 3
     note("created")
     return 0
 

@@ -46,7 +46,7 @@ class Creators:
         self.fork = fork
         self.moods = dict(_MOODS)
         if "creators" in nemeses:
-            self.moods |= {"hangs": 0.7, "exits": 3.0, "daemon": 3.0}
+            self.moods |= {"hangs": 2.0, "exits": 3.0, "daemon": 3.0}
         if "forks" in nemeses:
             self.moods |= {"forks": 12.0}
 
@@ -89,6 +89,7 @@ class Creators:
         elif mood == "forks":
             self.fork(op)
         elif mood == "daemon":
+            self.journal.note(op, "daemon")
             self._fork_daemon()
 
     def _swap(self, op: int, target: str) -> None:

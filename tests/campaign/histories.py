@@ -143,7 +143,11 @@ class Round:
 
     @property
     def workers(self) -> list[_Worker]:
-        return [worker for worker in self._slots if worker.popen.poll() is None]
+        """Those that have begun, and not ended."""
+        return [worker for worker in self._slots if worker.popen.poll() is None and self._has_begun(worker)]
+
+    def _has_begun(self, worker: _Worker) -> bool:
+        return (self.histories / worker.process).exists()
 
     def later(self, seconds: float, do: Callable[[], None]) -> None:
         heapq.heappush(self._due, _Due(time.monotonic() + seconds, next(self._numbers), do))
@@ -184,7 +188,7 @@ class Round:
 
     def _begun(self) -> float:
         """Have all workers begin together, once they are there. When they shall end, on the monotonic clock."""
-        while any(not (self.histories / worker.process).exists() for worker in self.workers):
+        while any(worker.popen.poll() is None and not self._has_begun(worker) for worker in self._slots):
             time.sleep(0.002)
         deadline = time.monotonic() + self.plan.seconds
         new = self._go.with_suffix(".new")
@@ -344,6 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep what a round has left, if it violates a promise")
     options = parser.parse_args(arguments)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # tidily
     until = time.monotonic() + options.seconds
     counts = Counter[str]()
     found: list[str] = []

@@ -6,6 +6,7 @@ the protocol stands on.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import portalocker
 
-from dogpile_fs import forking, readwrite, room, swap
+from dogpile_fs import dogpile, forking, readwrite, record, room, swap
 from dogpile_fs.lockfile import Description
 from dogpile_fs.mutex import FileMutex
 from dogpile_fs.passage import Passage, whoami
@@ -135,6 +136,25 @@ def _forgets_hard() -> None:
     Record.created = created_anyhow  # type: ignore[method-assign]
 
 
+def _never_expires() -> None:
+    """What was created once stays fresh."""
+    record.lifetime = lambda expiretime: math.inf
+    vars(dogpile)["lifetime"] = record.lifetime
+
+
+def _forgets_soft() -> None:
+    """A soft invalidation does nothing."""
+    invalidate = Record.invalidate
+    Record.invalidate = (  # type: ignore[method-assign]
+        lambda self, *, hard: invalidate(self, hard=True) if hard else self
+    )
+
+
+def _forces_nothing() -> None:
+    """Who is to create in any case does so only if it is stale."""
+    Passage.create_in_any_case = Passage.create_if_not_fresh  # type: ignore[method-assign]
+
+
 def _leaks() -> None:
     """What is closed stays open."""
     close = Description.close
@@ -160,4 +180,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "keeps-the-mutex": _keeps_the_mutex,
     "forgets-hard": _forgets_hard,
     "leaks": _leaks,
+    "never-expires": _never_expires,
+    "forgets-soft": _forgets_soft,
+    "forces-nothing": _forces_nothing,
 }

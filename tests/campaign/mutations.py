@@ -33,6 +33,9 @@ _ROUNDS: dict[str, tuple[str, set[str], float, tuple[str, ...]]] = {
     "keeps-the-mutex": ("bare", set(), 2.0, ("w", "afterwards: ", "error: ")),
     "forgets-hard": ("bare", {"invalidations"}, 3.0, ("hard: ",)),
     "leaks": ("synced", set(), 2.0, ("descriptors: ",)),
+    "never-expires": ("bare", set(), 3.0, ("7: ",)),
+    "forgets-soft": ("bare", {"invalidations"}, 3.0, ("7: ",)),
+    "forces-nothing": ("bare", set(), 3.0, ("refresh: ",)),
 }
 assert _ROUNDS.keys() == MUTANTS.keys()
 #: So many rounds it may take.

@@ -136,15 +136,14 @@ class Files(Nemesis):
             return
         suffix = {"sidecar": ".dogpile", "lock": ".dogpile.lock", "rwlock": ".dogpile.rwlock"}[kind]
         file = Path(self.stage.path + suffix)
-        how = self.stage.random.choice(
-            ["delete", "truncate", "scribble", "replace", "link", "fifo", "chmod", "away", "older"]
-        )
+        hows = ["delete", "truncate", "scribble", "replace", "link", "fifo", "chmod", "away"]
+        how = self.stage.random.choice([*hows, "older"] if kind == "sidecar" else hows)
         if how == "away":
             self._move(kind, file, file.with_suffix(".away"))
             return
         # What is in a lock file is nobody's business, and its owner may give himself back what he lost: that
         # excuses nothing.
-        excuses = kind if kind == "sidecar" or how in ("delete", "replace", "link", "fifo", "older") else ""
+        excuses = kind if kind == "sidecar" or how in ("delete", "replace", "link", "fifo") else ""
         op = self.stage.journal.begin("tamper", file=excuses, how=how, of=file.name)
         with suppress(OSError):  # it is not there, or no regular file
             getattr(self, f"_{how}")(file)

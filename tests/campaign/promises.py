@@ -17,6 +17,8 @@ __all__ = ["PATIENCE", "PROMISES", "Violation", "violations"]
 
 #: Seconds that a loaded machine may take for what needs no waiting. Less than a creator hangs.
 PATIENCE = 3.0
+#: For so long a reader may believe that a lock file still is at its path.
+BELIEVED = 0.02
 #: By so much an mtime may be earlier than the clock said before: it is that of the kernel's last tick.
 TICK = 0.02
 
@@ -110,14 +112,16 @@ def no_reader_beside_a_writer(history: History) -> Iterator[Violation]:
         for other, other_entered, _, other_writes in inside[number + 1 :]:
             if other_entered.at >= left.at:
                 break
-            asked = min(one.began.at, other.began.at)
+            asked = min(one.began.at, other.began.at) - BELIEVED
             if (writes or other_writes) and not history.tampered("rwlock", asked, other_entered.at):
                 yield Violation("3", "a writer was inside at the same time", [entered, other_entered, left])
     for operation in history.of(*_READERS):
         read, reread = operation.event("read"), operation.event("reread")
-        if read is None or reread is None or history.tampered("rwlock", operation.began.at, reread.at):
+        if read is None or reread is None or history.tampered("rwlock", operation.began.at - BELIEVED, reread.at):
             continue
-        if read.more["version"] != reread.more["version"] and not history.tampered("lock", -math.inf, reread.at):
+        swapped = [history.creation_of(event.more["version"]) for event in (read, reread)]
+        asked = min((creation.caller.began.at for creation in swapped if creation is not None), default=-math.inf)
+        if read.more["version"] != reread.more["version"] and not history.tampered("lock", asked, reread.at):
             yield Violation("3", "swapped while a reader was inside", [read, reread])
 
 
@@ -182,7 +186,10 @@ def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
                 continue
             # What is opened in a block was opened at its entry, which may be just after its beginning.
             since = operation.began
-            if what != "read":
+            own = history.created_by(operation)
+            if own is not None and own.returned and what in ("read", "loaded"):
+                since = own.last
+            elif what != "read":
                 since = operation.event("read") or operation.event("told") or since
             elif not history.opens:
                 since = operation.event("entered") or since
@@ -192,6 +199,8 @@ def every_read_is_whole_and_current(history: History) -> Iterator[Violation]:
             if what == "loaded":
                 continue
             newest = history.newest_before(since.at)
+            if own is not None and since is own.last and (newest is None or newest.version < own.version):
+                newest = own
             if newest is None or read.more["version"] >= newest.version:
                 continue
             found = history.creation_of(read.more["version"])
@@ -270,10 +279,42 @@ def createdtimes_are_true(history: History) -> Iterator[Violation]:
             continue
         oldest = creations[0]
         if found.more["version"] < oldest.version and not (
-            history.tampered("lock", -math.inf, found.at) or history.tampered("directory", told.at, found.at)
+            history.tampered("lock", oldest.caller.began.at, found.at)
+            or history.tampered("directory", told.at, found.at)
         ):
             shown = [oldest.began, oldest.last, told, found]
             yield Violation("6", "stamped before it was swapped in", shown)
+
+
+def what_is_fresh_was_created_lately(history: History) -> Iterator[Violation]:
+    """Promise 7: nothing is called fresh that no creation can have made so."""
+    if history.clocks:
+        return
+    undone = [(i.began.at, i.ended.at) for i in history.of("soft", "hard") if i.ended is not None and i.went_well]
+    for operation in history.of("status"):
+        told, began = operation.event("told"), operation.began
+        if told is None or told.more["state"] != "fresh" or history.tampered("sidecar", -math.inf, told.at):
+            continue  # an older sidecar that is put back forgets an invalidation
+        if not any(
+            creation.returned
+            and creation.began.at <= told.at
+            and creation.over_wall + history.expiretime > began.wall
+            and not any(since > creation.over_at and until < began.at for since, until in undone)
+            for creation in history.creations
+        ):
+            yield Violation("7", "called fresh, though it has expired or was invalidated", [began, told])
+
+
+def refreshes_do_what_they_say(history: History) -> Iterator[Violation]:
+    """``refresh`` tells whether it created, and ``force=True`` always does."""
+    for operation in history.of("refresh", "force"):
+        refreshed = operation.event("refreshed")
+        if refreshed is None:
+            continue
+        creation = history.created_by(operation)
+        created = creation is not None and creation.returned
+        if refreshed.more["created"] != created or (operation.do == "force" and not created):
+            yield Violation("refresh", "did not do what it says", [operation.began, refreshed])
 
 
 def errors_are_deserved(history: History) -> Iterator[Violation]:
@@ -313,6 +354,8 @@ def errors_are_deserved(history: History) -> Iterator[Violation]:
 
 def _is_defect(operation: Operation, exited: Event, history: History) -> bool:
     status, said = exited.more["status"], exited.more["said"]
+    if status in (65, 73) and history.tamperings("lock", operation.began.at, exited.at) > 1:
+        return False  # its creation was crossed by another one, again and again
     if "Traceback" in said or status == 70:
         return True
     if operation.do == "command-killed":
@@ -334,6 +377,8 @@ PROMISES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     the_file_beside_is_whole_and_current,
     hard_is_hard,
     createdtimes_are_true,
+    what_is_fresh_was_created_lately,
+    refreshes_do_what_they_say,
     errors_are_deserved,
 )
 
