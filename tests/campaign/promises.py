@@ -93,7 +93,9 @@ def nobody_waits_for_another(history: History) -> Iterator[Violation]:
         if waited <= PATIENCE and not impatient:
             continue
         known = [creation for creation in history.creations if creation.sure_at and creation.sure_at < began.at]
-        if known and not history.invalidated(known[-1].caller.began.at, entered.at, "hard", "miss"):
+        if not known or history.tampered("lock", history.crossed_since(known[-1]), known[-1].last.at):
+            continue  # of two creators at a time, neither may undo an invalidation that was before: one more does
+        if not history.invalidated(known[-1].caller.began.at, entered.at, "hard", "miss"):
             shown = [known[-1].began, known[-1].last, began, entered]
             yield Violation("2", f"waited {waited:.3f} s although there was something", shown)
 
