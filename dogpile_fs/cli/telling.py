@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from contextlib import suppress
 
 __all__ = ["Voice", "printable", "say"]
 
@@ -47,8 +49,14 @@ def say(text: str) -> None:
         # One write: the lines of twenty cron jobs must not run into each other.
         sys.stderr.write(f"dogpile-fs: {text}\n")
         sys.stderr.flush()
-    except (OSError, AttributeError, ValueError):
+    except (AttributeError, ValueError):
         pass  # nobody listens; the exit status tells
+    except OSError:
+        # What is in the buffer must go somewhere: else the interpreter ends with a status of its own, 120.
+        with suppress(OSError, AttributeError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
 
 
 class _Lines(logging.Handler):
