@@ -190,8 +190,10 @@ def open_regular(
     :raises OSError: as ``open(2)`` says; ``EISDIR`` for a directory.
     """
     was_gone = False
-    leases, deadline = 0, time.monotonic() + _PATIENCE
-    while leases < _ATTEMPTS and time.monotonic() < deadline:
+    attempts, leases, deadline = 0, 0, time.monotonic() + _PATIENCE
+    # Not by the time alone: who was stopped himself has not tried often.
+    while leases < _ATTEMPTS and (attempts < _ATTEMPTS or time.monotonic() < deadline):
+        attempts += 1
         try:
             fd = _open_once(path, access, mode, create)
         except FileExistsError:

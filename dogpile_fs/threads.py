@@ -46,7 +46,7 @@ class ThreadMutex:
         self._owner = None
         self._condition = threading.Condition()
 
-    lost = False
+    lost = False  # there is no file that could be
 
     @property
     def held(self) -> bool:
@@ -115,7 +115,7 @@ class BorrowedMutex:
         self._held_by_parent |= self._owner == _thread.get_ident()
         self._owner = None
 
-    lost = False
+    lost = False  # nobody here could tell
 
     @property
     def held(self) -> bool:
