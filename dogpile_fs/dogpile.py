@@ -13,7 +13,8 @@ from os import SEEK_END, lseek
 from time import time
 from typing import Any, Literal
 
-from .passage import Pass, Passage, ReadingPassage, Terms, whoami
+from .passage import Passage, ReadingPassage, Terms, whoami
+from .passes import Pass
 from .paths import absolute, checked_resource
 from .record import CLOCK_TOLERANCE, Record, lifetime
 from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope

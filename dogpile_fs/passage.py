@@ -12,9 +12,6 @@ stale            taken     pass through
 Looking again under the mutex makes it exactly one creation per expiry: it is where a process learns that
 another one has just finished. A stamp is written after the creator has returned, so that dying in between
 costs one more creation and never calls old data fresh.
-
-Who has passed leaves a :class:`PassThrough` behind: those who come after him, while the sidecar keeps its length
-and for no longer than the answer can stay the same, are let through on the strength of it, by one system call.
 """
 
 from __future__ import annotations
@@ -30,19 +27,18 @@ from typing import Any
 
 from .errors import (
     NO_PERMISSION,
-    DogpileError,
     LockFileError,
     LockTimeout,
     NeedRegenerationException,
     SidecarError,
     WouldDeadlock,
 )
+from .passes import Pass, PassThrough
 from .record import CLOCK_TOLERANCE, Record, State
 from .scope import ReadWriteLock, Scope
-from .sidecar import Sighting
 from .waiting import FOREVER, Deadline, Timeout, checked_timeout
 
-__all__ = ["Pass", "PassThrough", "Passage", "ReadingPassage", "Terms", "whoami"]
+__all__ = ["Passage", "ReadingPassage", "Terms", "whoami"]
 
 log = logging.getLogger("dogpile_fs")
 
@@ -53,64 +49,6 @@ _AFTER_LOSING = 0.005
 #: The same where this process turned out not to be permitted to create.
 _AFTER_REFUSAL = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.010
-
-
-class Pass:
-    """What ``Dogpile.acquire`` returns: a context manager, inside of which there is the resource."""
-
-    __slots__ = ("scope", "seen", "timeout")
-
-    def __init__(self, scope: Scope, timeout: float | None) -> None:
-        self.scope = scope
-        self.timeout = timeout
-        #: The record that told how to get through.
-        self.seen: Record
-
-    def __enter__(self) -> Any:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None and isinstance(error, NeedRegenerationException) and not error.taken:
-            error.taken = True
-            try:
-                self.scope.change(self._missed)
-            except DogpileError as failure:  # it must not hide the user's own exception
-                log.warning("a missing value is not invalidated: %s", failure)
-
-    @property
-    def version(self) -> tuple[int, ...]:
-        """Which version of the resource was found or made; see :meth:`Dogpile.fresh_version`."""
-        return self.seen.version
-
-    @property
-    def deadline(self) -> Deadline:
-        """For what is still to be waited for."""
-        return FOREVER if self.timeout is None else Deadline(self.timeout)
-
-    def _missed(self, record: Record) -> Record:
-        # Of many who miss the same value the first invalidates it; none the one made since.
-        if record.generation == self.seen.generation and self.seen.has_value and record.invalidated != "hard":
-            return record.invalidate(hard=True)
-        return record
-
-
-class PassThrough(Pass):
-    """Who has passed, and leave to pass for all who come after him. Any number may enter it, at once."""
-
-    __slots__ = ("description", "length", "since", "until")
-
-    def __init__(self, terms: Terms, sighting: Sighting, until: float) -> None:
-        assert sighting.description is not None
-        self.scope = terms.scope  # not the terms, which keep it: both would outlive their Dogpile
-        self.timeout = terms.timeout
-        self.seen = sighting.record
-        #: The record is what was seen as long as this file has this length, by the wall clock between these times.
-        self.description = sighting.description
-        self.length = sighting.length
-        self.since = sighting.since
-        self.until = until
 
 
 @dataclass(slots=True)
@@ -176,12 +114,14 @@ class Passage(Pass):
             if _EARLIEST <= now - record.basis < terms.lifetime:  # fresh
                 if sighting.description is not None:
                     until = min(sighting.until, record.basis + terms.lifetime)
-                    terms.passed = PassThrough(terms, sighting, until)
+                    terms.passed = PassThrough(self.scope, terms.timeout, sighting, until)
                 return None
             left = terms.next_election - monotonic()
             if left > 0 and record.has_value:  # stale, and another was elected a moment ago
                 if sighting.description is not None:
-                    terms.passed = PassThrough(terms, sighting, min(sighting.until, now + left))
+                    terms.passed = PassThrough(
+                        self.scope, terms.timeout, sighting, min(sighting.until, now + left)
+                    )
                 return None
         return self.pass_or_create()
 

@@ -23,7 +23,7 @@ from . import forking, swap
 from .dogpile import Dogpile, SyncReaderDogpile
 from .errors import DatafileError, WouldDeadlock, explained, explaining
 from .loading import Loading, Version, key_of
-from .passage import Pass
+from .passes import Pass
 from .paths import absolute
 from .standing import Standing, standing_at, stands
 from .status import Status

@@ -22,7 +22,7 @@ from dogpile_fs import (
     NeedRegenerationException,
     ReadWriteFileLock,
     SyncReaderDogpile,
-    readwrite,
+    seats,
 )
 from dogpile_fs.record import DAMAGED, SIZE, Record
 from dogpile_fs.sidecar import Sidecar, contents
@@ -374,9 +374,9 @@ def test_each_thread_inside_has_a_seat_of_its_own_and_few_are_kept(path: str) ->
         for thread in threads:
             thread.start()
         entered.wait(PATIENCE)
-        seats = [stays[lock] for stays in list(readwrite._stays.values()) if lock in stays]
-        assert len({id(seat) for seat in seats}) == len({seat.fd for seat in seats}) == 8
-        assert not {id(seat) for seat in seats} & {id(seat) for seat in lock.idle}
+        taken = [stays[lock] for stays in list(seats.stays_of_threads.values()) if lock in stays]
+        assert len({id(seat) for seat in taken}) == len({seat.fd for seat in taken}) == 8
+        assert not {id(seat) for seat in taken} & {id(seat) for seat in lock.idle}
         for event, thread in zip(leave, threads, strict=True):
             assert not other.acquire_write_lock(wait=False)
             event.set()
@@ -456,7 +456,7 @@ def test_a_used_context_manager_does_not_share_its_seat_with_the_next_reader(pat
             with contextlib.suppress(Exception):
                 used.__exit__(None, None, None)
         free = ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
-    left = [lock for lock in readwrite._stays.of_this_thread() if lock.path == path + ".dogpile.rwlock"]
+    left = [lock for lock in seats.stays_of_threads.of_this_thread() if lock.path == path + ".dogpile.rwlock"]
     assert not free
     assert left == []
 
@@ -470,7 +470,7 @@ def test_a_reader_that_was_interrupted_while_entering_is_outside_at_once(
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(readwrite, "monotonic", interrupted)
+    monkeypatch.setattr(seats, "monotonic", interrupted)
     dogpile.readwritelock.idle[0].seen_with = None  # type: ignore[attr-defined]  # it looks at the path again
     try:
         with dogpile.acquire(never):

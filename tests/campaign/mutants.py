@@ -15,7 +15,7 @@ from typing import Any
 
 import portalocker
 
-from dogpile_fs import dogpile, forking, readwrite, record, room, swap
+from dogpile_fs import dogpile, forking, readwrite, record, room, seats, swap
 from dogpile_fs.lockfile import Description
 from dogpile_fs.mutex import FileMutex
 from dogpile_fs.passage import Passage, whoami
@@ -77,10 +77,10 @@ def _no_writer_preference() -> None:
 
 def _no_read_lock() -> None:
     """Readers do not lock the room."""
-    readwrite.Seat.__enter__ = lambda self, deadline=None: self.close()  # type: ignore[method-assign]
-    readwrite.Seat.__exit__ = lambda self, kind, error, trace: None  # type: ignore[method-assign]
+    seats.Seat.__enter__ = lambda self, deadline=None: self.close()  # type: ignore[method-assign]
+    seats.Seat.__exit__ = lambda self, kind, error, trace: None  # type: ignore[method-assign]
     lock = readwrite.ReadWriteFileLock
-    lock.enter = lambda self, deadline: readwrite.Seat(self.path, -1)  # type: ignore[method-assign]
+    lock.enter = lambda self, deadline: seats.Seat(self.path, -1)  # type: ignore[method-assign]
 
 
 def _no_mutex() -> None:
