@@ -1,10 +1,9 @@
 """DataDirectory: a directory of files that one process rebuilds when it is too old, and that everyone reads.
 
 Each version is a directory of its own, ``.dogpile-dir-<digest>-<number>-<before>.<name>``, and the path a
-symbolic link to the current one, flipped by a rename. *before* is the number of the version to which ``rollback``
-goes back, 0 if there is none: what the current one does not lead back to never was it, or is dropped. Where a
-plain directory stands at the path it stays one: the new version changes places with it. If the old one is not
-kept, it is called ``.dogpile-old-...`` from then on.
+symbolic link to the current one, flipped by a rename; :mod:`.lineage` tells which of them are still wanted.
+Where a plain directory stands at the path it stays one: the new version changes places with it. If the old one is
+not kept, it is called ``.dogpile-old-...`` from then on.
 
 A reader holds a shared ``flock`` on the version that he is in, and whoever removes one an exclusive lock: so a
 version goes when its last reader has left, and the kernel tells if he was killed. A reader who has locked a
@@ -25,9 +24,10 @@ from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
 from . import forking, permissions, planted, swap
 from .errors import DatafileError, LockTimeout, explained, explaining
+from .lineage import Lineage
 from .lockfile import Description
 from .standing import Standing, standing_of
-from .versioned import Creator, Vanished, Versioned, names_in, number_in
+from .versioned import Creator, Vanished, Versioned
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["DataDirectory"]
@@ -180,7 +180,7 @@ class DataDirectory(Versioned):
         version.close()
         if not current and self.creator is not None:
             with suppress(OSError):  # he has read what he wanted to; the next creation tries again
-                for path in self._old(self._place())[1]:
+                for path in self._lineage(self._place()).old()[1]:
                     self._remove(path)
 
     def _is_current(self, version: Description) -> bool:
@@ -226,7 +226,7 @@ class DataDirectory(Versioned):
             self._complete(version, target)
             plain = _is_plain(place)
             if self.keep or not plain:
-                name = self._next_name(place)
+                name = self._lineage(place).next_name(follows=bool(self.keep))
             if plain:
                 self._change_places(target, place, name if self.keep else None)
             else:
@@ -273,56 +273,13 @@ class DataDirectory(Versioned):
             raise explained(DatafileError, place, "make the symbolic link for", error) from error
         swap.rename(link, place)
 
-    def _versions(self, place: str, *, needed: bool) -> dict[int, tuple[str, int]]:
-        """All versions by their number: where each is, and the number of the one before it.
-
-        :param needed: as of :func:`names_in`.
-        """
-        begin, end = self._marked("dir", place)
-        found = {}
-        directory = os.path.dirname(place)
-        for name in names_in(directory, begin, needed=needed):
-            numbers = name[len(begin) : -len(end)].partition("-")
-            number, before = number_in(numbers[0]), number_in(numbers[2])
-            if name.endswith(end) and number is not None and before is not None:
-                found[number] = (os.path.join(directory, name), before)
-        return found
-
-    def _current_number(self, place: str, versions: dict[int, tuple[str, int]]) -> int:
-        """That of the current version. Where that has none, of the last one that was."""
-        with explaining(DatafileError, place, "look at"):
-            current = swap.resolved(place)
-            for number, (path, _) in versions.items():
-                if swap.resolved(path) == current:
-                    return number
-        return 0
-
-    def _next_name(self, place: str) -> str:
-        versions = self._versions(place, needed=True)
-        last = max(versions, default=0)
-        before = (self._current_number(place, versions) or last) if self.keep else 0
-        begin, end = self._marked("dir", place)
-        return os.path.join(os.path.dirname(place), f"{begin}{last + 1}-{before}{end}")
-
-    def _old(self, place: str, *, needed: bool = False) -> tuple[list[str], list[str]]:
-        """The versions before the current one, the last first; and those that never were it, or were dropped."""
-        versions = self._versions(place, needed=needed)
-        current = self._current_number(place, versions)
-        number = versions[current][1] if current else max(versions, default=0)
-        others = {path for other, (path, _) in versions.items() if other != current}
-        directory = os.path.dirname(place)
-        others.update(os.path.join(directory, name) for name in names_in(directory, self._marked("old", place)[0]))
-        earlier = []
-        while number in versions and versions[number][0] in others:
-            path, number = versions[number]
-            others.remove(path)
-            earlier.append(path)
-        return earlier, sorted(others)
+    def _lineage(self, place: str) -> Lineage:
+        return Lineage(place, self._marked)
 
     def _remove_old(self) -> None:
         """Remove the versions that are neither current nor kept, and that no reader is in."""
         place = self._place()
-        earlier, dropped = self._old(place)
+        earlier, dropped = self._lineage(place).old()
         for path in earlier[self.keep :] + dropped:
             self._remove(path)
 
@@ -358,7 +315,7 @@ class DataDirectory(Versioned):
 
     def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
-        for path in self._old(place, needed=True)[0]:
+        for path in self._lineage(place).old(needed=True)[0]:
             found = swap.lstat(path)
             if found is None or not stat.S_ISDIR(found.st_mode) or planted.is_planted(path, found):
                 continue
@@ -386,7 +343,9 @@ class DataDirectory(Versioned):
             finally:
                 version.close()
             with suppress(DatafileError):  # what was put back is to be stamped; the next creation tries again
-                for dropped in self._old(place)[1]:  # and none of those kept, however few this object keeps
+                for dropped in self._lineage(place).old()[
+                    1
+                ]:  # and none of those kept, however few this object keeps
                     self._remove(dropped)
             return
         raise DatafileError(

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from . import permissions, planted, swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
+from .kept import KeptVersions, same_contents
 from .lockfile import let_go
+from .reading import Reading, close, opened
 from .standing import Standing, standing_of
-from .versioned import Creator, Vanished, Versioned, names_in, number_in
+from .versioned import Creator, Versioned
 from .waiting import INHERIT, Deadline, Timeout
 
 __all__ = ["Datafile"]
-
-_PIECE = 1 << 20
-#: What a file system says that has no hard links, or has no more, or not of what belongs to others
-#: (sysctl fs.protected_hardlinks).
-_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Datafile(Versioned):
@@ -141,7 +136,7 @@ class Datafile(Versioned):
         """
         if mode not in ("rb", "r", "rt"):
             raise ValueError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: a datafile is written by its creator")
-        return _Reading(self, timeout, mode, encoding, errors, newline)
+        return Reading(self, timeout, mode, encoding, errors, newline)
 
     @contextmanager
     def acquire(self, *, timeout: Timeout = INHERIT) -> Iterator[str]:
@@ -166,31 +161,11 @@ class Datafile(Versioned):
 
     @contextmanager
     def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, IO[Any]]]:
-        file, found = self._opened("rb", None, None, None)
+        file, found = opened(self._path, "rb", None, None, None)
         try:
             yield standing_of(found), file
         finally:
-            _close(file)
-
-    def _opened(
-        self, mode: str, encoding: str | None, errors: str | None, newline: str | None
-    ) -> tuple[IO[Any], os.stat_result]:
-        try:
-            # O_NONBLOCK: a FIFO must not make us wait; to a regular file it means nothing.
-            file: IO[Any] = open(self._path, mode, -1, encoding, errors, newline, True, _at_once)  # noqa: SIM115
-        except FileNotFoundError as error:
-            raise Vanished from error
-        except OSError as error:
-            raise explained(DatafileError, self._path, "open", error, reading=True) from error
-        try:
-            found = os.fstat(file.fileno())
-        except OSError as error:
-            _close(file)
-            raise explained(DatafileError, self._path, "look at", error, reading=True) from error
-        if not stat.S_ISREG(found.st_mode):
-            _close(file)
-            raise swap.no_regular_file(self._path, found)
-        return file, found
+            close(file)
 
     def _place(self) -> str:
         place = swap.real_path(self._path)
@@ -209,19 +184,17 @@ class Datafile(Versioned):
 
     def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
         before = swap.regular_at(place)
-        if before is not None and self.skip_unchanged and _same_contents(target, place):
+        if before is not None and self.skip_unchanged and same_contents(target, place):
             return
         self._complete(target, before)
+        kept = KeptVersions(place, self._marked)
         if self.keep and before is not None:
-            self._keep(place)
+            kept.add_current()
         with self._nobody_inside(timeout):
             swap.rename(target, place)
         if self.durable:
             swap.sync_directory(os.path.dirname(place))
-        with suppress(DatafileError):  # what was swapped in is to be stamped; the next creation tries again
-            for _, kept in self._kept(place)[self.keep :]:
-                with suppress(OSError):
-                    os.unlink(kept)
+        kept.remove_all_but(self.keep)
 
     def _complete(self, target: str, before: os.stat_result | None) -> None:
         try:
@@ -262,42 +235,9 @@ class Datafile(Versioned):
             return self.dogpile.acquire_write_lock(timeout=timeout)
         return nullcontext()
 
-    def _kept(self, place: str, *, needed: bool = False) -> list[tuple[int, str]]:
-        """The versions that were kept, the last first; see :func:`names_in`."""
-        begin, end = self._marked("kept", place)
-        directory = os.path.dirname(place)
-        found = [
-            (number_in(name[len(begin) : -len(end)]), os.path.join(directory, name))
-            for name in names_in(directory, begin, needed=needed)
-            if name.endswith(end)
-        ]
-        return sorted(
-            ((number, path) for number, path in found if number is not None and _is_regular(path)), reverse=True
-        )
-
-    def _keep(self, place: str) -> None:
-        kept = self._kept(place, needed=True)
-        if kept and os.path.samefile(kept[0][1], place):
-            return  # by one who was killed before he swapped
-        begin, end = self._marked("kept", place)
-        name = os.path.join(os.path.dirname(place), f"{begin}{kept[0][0] + 1 if kept else 1}{end}")
-        begin, end = self._marked("new", place)
-        copy = os.path.join(os.path.dirname(place), f"{begin}kept{end}")
-        self._remove(copy)
-        try:
-            swap.link(place, copy)
-        except DatafileError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            try:
-                _copy(place, copy)
-            except OSError as failure:
-                raise explained(DatafileError, place, "keep the old version of", failure) from failure
-        swap.rename(copy, name)
-
     def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
-        for _, kept in self._kept(place, needed=True):
+        for _, kept in KeptVersions(place, self._marked).last_first(needed=True):
             found = swap.lstat(kept)
             if found is None or planted.is_planted(kept, found):
                 continue
@@ -314,115 +254,8 @@ class Datafile(Versioned):
         )
 
     def _remove(self, left: str) -> None:
-        found = swap.lstat(left)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            swap.remove_tree(left)
-        elif found is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(left)
-
-
-class _Reading:
-    """A block with the current version open. No generator: it would cost as much as the opening."""
-
-    __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout")
-
-    _file: IO[Any]
-
-    def __init__(self, datafile: Datafile, timeout: Timeout, *how: Any) -> None:
-        self._datafile = datafile
-        self._timeout = timeout
-        self._how = how
-        self._passage: AbstractContextManager[None] | None = None
-
-    def __enter__(self) -> IO[Any]:
-        datafile = self._datafile
-        if not isinstance(datafile.dogpile, SyncReaderDogpile) and self._open_fresh():
-            return self._file
-        for passage in datafile._passages(self._timeout):
-            passage.__enter__()
-            try:
-                self._file, _ = datafile._opened(*self._how)
-            except Vanished:
-                passage.__exit__(None, None, None)
-            except BaseException as error:
-                passage.__exit__(type(error), error, error.__traceback__)
-                raise
-            else:
-                self._passage = passage
-                return self._file
-        raise AssertionError("unreachable")
-
-    def _open_fresh(self) -> bool:
-        """Whoever has opened what is fresh has passed: that spares a look at the path."""
-        try:
-            file, found = self._datafile._opened(*self._how)
-        except (Vanished, DatafileError):
-            return False  # a creation may cure it
-        try:
-            self._passage = self._datafile.dogpile.pass_with(found)
-        finally:
-            if self._passage is None:
-                _close(file)
-        self._file = file
-        return self._passage is not None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            _close(self._file)
-        finally:
-            assert self._passage is not None
-            self._passage.__exit__(kind, error, trace)
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _close(file: IO[Any]) -> None:
-    """Close a file that was only read; see :func:`.lockfile.let_go`."""
-    with suppress(OSError):
-        file.close()
-
-
-def _is_regular(path: str) -> bool:
-    found = swap.lstat(path)
-    return found is not None and stat.S_ISREG(found.st_mode)
+        swap.remove(left)
 
 
 def _permissions(found: os.stat_result) -> tuple[int, int, int]:
     return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
-
-
-def _copy(path: str, name: str) -> None:
-    """Copy the file at *path*, with permissions and times, to *name*, where nothing is, nor a link elsewhere."""
-    with (
-        open(path, "rb", opener=_itself) as source,
-        open(name, "xb", opener=_itself) as copy,
-    ):
-        found = os.fstat(source.fileno())
-        shutil.copyfileobj(source, copy, _PIECE)
-        copy.flush()
-        os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
-        permissions.inherit(copy.fileno(), found)
-        swap.sync(copy.fileno())
-
-
-def _itself(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-
-
-def _same_contents(one: str, other: str) -> bool:
-    try:
-        with open(one, "rb", opener=_itself) as a, open(other, "rb", opener=_itself) as b:
-            found = os.fstat(b.fileno())
-            if not stat.S_ISREG(found.st_mode) or os.fstat(a.fileno()).st_size != found.st_size:
-                return False
-            while piece := a.read(_PIECE):
-                if piece != b.read(_PIECE):
-                    return False
-            return True
-    except OSError:
-        return False

@@ -27,6 +27,7 @@ __all__ = [
     "no_regular_file",
     "real_path",
     "regular_at",
+    "remove",
     "remove_tree",
     "rename",
     "resolved",
@@ -205,6 +206,19 @@ def exchange(one: str, other: str) -> None:
             "Cure: move it away; then a symbolic link is put there, to one version after the other.",
         )
     raise explained(DatafileError, other, "put the new version at", OSError(code, os.strerror(code)))
+
+
+def remove(path: str) -> None:
+    """Remove what is at *path*, be it a file, a tree, or nothing.
+
+    :raises OSError: if a file cannot be removed.
+    """
+    found = lstat(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        remove_tree(path)
+    elif found is not None:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def remove_tree(path: str) -> None:

@@ -21,15 +21,16 @@ from typing import Any, Literal, TypeVar
 
 from . import forking, swap
 from .dogpile import Dogpile, SyncReaderDogpile
-from .errors import DatafileError, WouldDeadlock, explained, explaining
+from .errors import DatafileError, WouldDeadlock, explaining
 from .loading import Loading, Version, key_of
+from .numbered import names_in
 from .passes import Pass
 from .paths import absolute
 from .standing import Standing, standing_at, stands
 from .status import Status
 from .waiting import INHERIT, Deadline, Timeout
 
-__all__ = ["Creator", "Vanished", "Versioned", "names_in", "number_in"]
+__all__ = ["Creator", "Vanished", "Versioned"]
 
 log = logging.getLogger("dogpile_fs")
 
@@ -45,9 +46,6 @@ _ATTEMPTS = 10
 #: How often a creation is tried that another crosses, and what it meets then.
 _BUILDS = 3
 _CROSSED = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
-
-#: More of them no version's number has: a foreign one that leaves no room for the next in a name is none.
-_DIGITS = 18
 
 
 class Vanished(Exception):
@@ -340,28 +338,6 @@ class Versioned(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r}, {self.dogpile.expiretime})"
-
-
-def names_in(directory: str, begin: str, *, needed: bool = False) -> list[str]:
-    """The names in *directory* that begin with *begin* now; none if it may not be listed.
-
-    :param needed: then that is an error.
-    :raises DatafileError: if the system fails to list it.
-    """
-    try:
-        return [name for name in os.listdir(directory) if name.startswith(begin)]
-    except OSError as error:
-        if isinstance(error, PermissionError) and not needed:
-            return []
-        raise explained(DatafileError, directory, "look into", error, reading=True) from error
-
-
-def number_in(text: str) -> int | None:
-    """The number that *text* is in the name of a version; None if we do not write it so."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
-        return None
-    number = int(text)
-    return number if str(number) == text and len(str(number + 1)) <= _DIGITS else None
 
 
 def _unpickled(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from dogpile_fs import DataDirectory, Datafile, DatafileError, LockTimeout, atomic_write, swap
-from dogpile_fs.versioned import number_in
+from dogpile_fs.numbered import number_in
 
 from .cli_processes import Cli, bytecode, cli
 from .places import left_beside, writing
