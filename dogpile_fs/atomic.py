@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from . import forking, permissions, swap
+from . import durability, forking, permissions, swap
 from .errors import DatafileError, DatafileExists, explained, explaining
 from .lockfile import Description, let_go
 from .paths import checked_name
@@ -161,7 +161,7 @@ def _writing(
             temp.remove()
         temp.close()
     if durable:
-        swap.sync_directory(os.path.dirname(path))
+        durability.sync_directory(os.path.dirname(path))
 
 
 def _close(file: IO[Any]) -> None:
@@ -255,7 +255,7 @@ class _Temp:
         elif self.mode & _OURS != _OURS:
             os.fchmod(self.lock.fd, self.mode)
         if durable:
-            swap.sync(self.lock.fd)
+            durability.sync(self.lock.fd)
 
     def put_in_place(self, overwrite: bool) -> None:
         if overwrite:

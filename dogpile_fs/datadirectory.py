@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
-from . import forking, permissions, planted, swap
+from . import durability, forking, permissions, planted, swap
 from .errors import DatafileError, LockTimeout, explained, explaining
 from .lineage import Lineage
 from .lockfile import Description
@@ -238,7 +238,7 @@ class DataDirectory(Versioned):
             raise
         version.close()
         if self.durable:
-            swap.sync_directory(os.path.dirname(place))
+            durability.sync_directory(os.path.dirname(place))
         with suppress(DatafileError):  # what was swapped in is to be stamped; the next creation tries again
             self._remove_old()
 
@@ -259,7 +259,7 @@ class DataDirectory(Versioned):
             with suppress(FileNotFoundError):
                 permissions.inherit(version.fd, os.stat(self._path))
             if self.durable:
-                swap.sync_tree(target)
+                durability.sync_tree(target)
         except OSError as error:
             raise explained(DatafileError, target, "complete the new version", error) from error
 
@@ -337,7 +337,7 @@ class DataDirectory(Versioned):
                 else:
                     self._point_to(path, place)
                 if self.durable:
-                    swap.sync_directory(os.path.dirname(place))
+                    durability.sync_directory(os.path.dirname(place))
             except BlockingIOError:
                 continue  # being removed
             finally:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from . import permissions, planted, swap
+from . import durability, permissions, planted, swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
 from .kept import KeptVersions, same_contents
@@ -193,7 +193,7 @@ class Datafile(Versioned):
         with self._nobody_inside(timeout):
             swap.rename(target, place)
         if self.durable:
-            swap.sync_directory(os.path.dirname(place))
+            durability.sync_directory(os.path.dirname(place))
         kept.remove_all_but(self.keep)
 
     def _complete(self, target: str, before: os.stat_result | None) -> None:
@@ -218,7 +218,7 @@ class Datafile(Versioned):
                         )
                     permissions.inherit(fd, before)
                 if self.durable:
-                    swap.sync(fd)
+                    durability.sync(fd)
             finally:
                 let_go(fd)
         except DatafileError:
@@ -247,7 +247,7 @@ class Datafile(Versioned):
             with self._nobody_inside(timeout):
                 swap.rename(kept, place)
             if self.durable:
-                swap.sync_directory(os.path.dirname(place))
+                durability.sync_directory(os.path.dirname(place))
             return
         raise DatafileError(
             errno.ENOENT, f"no earlier version of {self._path!r} was kept. Cure: keep some, with keep=1 or more."

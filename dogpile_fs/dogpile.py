@@ -172,10 +172,12 @@ class Dogpile:
             passage.create_if_not_fresh()
         return passage.created
 
-    def invalidate(self, hard: bool = False) -> None:
+    def invalidate(self, hard: bool = False, *, durable: bool = False) -> None:
         """Make the resource stale from now on, for all processes.
 
         :param hard: nobody passes through before a new creation; readers inside are not disturbed.
+        :param durable: have this on the disk before it returns; else a crash of the machine within the next half
+            minute or so may have it forgotten.
         :raises SidecarError: if the sidecar cannot be written.
 
         Does not wait for a creation that is running, and is not lost on it: its result will be stale (or, after
@@ -187,6 +189,8 @@ class Dogpile:
         (True, True)
         """
         self._terms.scope.change(lambda record: record.invalidate(hard=hard))
+        if durable:
+            self._terms.scope.sync()
 
     def status(self) -> Status:
         """What is known now, without waiting or creating.

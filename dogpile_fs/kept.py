@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
-from . import permissions, swap
+from . import durability, permissions, swap
 from .errors import DatafileError, explained
 from .numbered import names_in, number_in
 
@@ -108,7 +108,7 @@ def _copy(path: str, name: str) -> None:
         copy.flush()
         os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
         permissions.inherit(copy.fileno(), found)
-        swap.sync(copy.fileno())
+        durability.sync(copy.fileno())
 
 
 def _itself(path: str, flags: int) -> int:

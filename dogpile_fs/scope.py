@@ -70,6 +70,9 @@ class Scope(Protocol):
     def change(self, make: Callable[[Record], Record]) -> None:
         """Replace the record by what *make* makes of it."""
 
+    def sync(self) -> None:
+        """Have the record outlast the machine."""
+
     def wait_for_change(self, seen: Record, deadline: Deadline) -> None:
         """Wait until the record is no longer *seen*, or *deadline* comes; it may return sooner."""
 
@@ -92,6 +95,9 @@ class ThreadScope:
         with self._changing:
             self._sighting = unseen(make(self._sighting.record))
             self._changing.notify_all()
+
+    def sync(self) -> None:
+        pass
 
     def wait_for_change(self, seen: Record, deadline: Deadline) -> None:
         with self._changing:
@@ -163,6 +169,9 @@ class ProcessScope:
 
     def change(self, make: Callable[[Record], Record]) -> None:
         self.sidecar.change(make)
+
+    def sync(self) -> None:
+        self.sidecar.sync()
 
     def wait_for_change(self, seen: Record, deadline: Deadline) -> None:
         wait_for_change(self.sidecar.path, lambda: self.look() != seen, deadline)

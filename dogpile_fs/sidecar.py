@@ -23,7 +23,7 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from time import time
 
-from . import forking, hardlink
+from . import durability, forking, hardlink
 from .errors import NO_PERMISSION, LockTimeout, SidecarError, explained
 from .lockfile import Description, open_regular
 from .record import CHECKSUM_AT, DAMAGED, NOTHING, SIZE, NewerFormat, Record, decode, encode, is_whole
@@ -171,6 +171,23 @@ class Sidecar:
             raise
         except OSError as error:
             raise explained(SidecarError, self.path, "write the sidecar", error) from error
+
+    def sync(self) -> None:
+        """Have the record on the disk, and the sidecar's name; else they come there whenever the system likes.
+
+        :raises SidecarError: if the disk fails: the record stands, but the machine may forget it.
+        """
+        try:
+            description = self._opened()
+            try:
+                durability.sync(description.fd)
+            finally:
+                description.close()
+        except FileNotFoundError:
+            return  # removed since, and what it said with it
+        except OSError as error:
+            raise explained(SidecarError, self.path, "make durable what was written to", error) from error
+        durability.sync_directory(os.path.dirname(self.path), SidecarError)
 
     def _changed(self, make: Callable[[Record], Record]) -> bool:
         with forking.opening:

@@ -1,4 +1,4 @@
-"""The system calls of a swap: what puts a new file or directory in the old one's place, and makes it last.
+"""The system calls of a swap: what puts a new file or directory in the old one's place.
 
 Mechanism only. Nothing here knows who may swap when, or what a version is for.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -17,7 +16,6 @@ from functools import lru_cache
 
 from . import planted
 from .errors import DatafileError, explained, explaining
-from .lockfile import let_go
 
 __all__ = [
     "exchange",
@@ -31,9 +29,6 @@ __all__ = [
     "remove_tree",
     "rename",
     "resolved",
-    "sync",
-    "sync_directory",
-    "sync_tree",
 ]
 
 _KEPT = 100
@@ -130,34 +125,6 @@ def lstat(path: str) -> os.stat_result | None:
         raise explained(DatafileError, path, "look at", error) from error
 
 
-def sync(fd: int) -> None:
-    """Have the file *fd* on the disk itself; else a rename may be there before the contents are (fsync(2))."""
-    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, whose fsync leaves it in the drive's cache
-        with suppress(OSError):
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-            return
-    os.fsync(fd)
-
-
-def sync_directory(path: str) -> None:
-    """Have the names in the directory *path* on the disk (fsync(2): "explicit fsync() on a file descriptor for
-    the directory is also needed").
-
-    :raises DatafileError: if the disk fails.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            sync(fd)
-        finally:
-            let_go(fd)
-    except PermissionError:
-        pass  # a directory to be written but not read: what is in place is whole, and lasts when the system says
-    except OSError as error:
-        if error.errno not in _NOT_SUPPORTED:
-            raise explained(DatafileError, path, "make durable what was put into", error) from error
-
-
 def rename(new: str, path: str) -> None:
     """Put *new* at *path*, in one step for all who look.
 
@@ -246,24 +213,3 @@ def _permit(directory: str, within: int | None = None) -> None:
                 _permit(each, fd)
         finally:
             os.close(fd)
-
-
-def sync_tree(path: str) -> None:
-    """Have the directory *path* and all in it on the disk.
-
-    :raises OSError: if a file cannot be opened, or the disk fails.
-    """
-    for directory, _, files in os.walk(path, onerror=_raise):
-        for name in files:
-            file = os.path.join(directory, name)
-            if stat.S_ISREG(os.lstat(file).st_mode):
-                fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
-                    sync(fd)
-                finally:
-                    let_go(fd)
-        sync_directory(directory)
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -156,9 +156,12 @@ class Versioned(ABC):
     def invalidate(self, hard: bool = False) -> None:
         """Make it stale from now on, for all processes; see :meth:`.Dogpile.invalidate`.
 
+        If this object is *durable*, that is on the disk when it returns.
+
         :param hard: nobody passes before a new creation.
+        :raises SidecarError: if the sidecar cannot be written.
         """
-        self.dogpile.invalidate(hard)
+        self.dogpile.invalidate(hard, durable=self.durable)
 
     def status(self) -> Status:
         """What is known now, without waiting or creating; see :meth:`.Dogpile.status`."""

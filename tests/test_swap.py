@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Callable
@@ -14,8 +13,6 @@ import pytest
 
 from dogpile_fs import DatafileError, permissions, swap
 
-from .places import descriptors
-from .processes import Processes
 from .test_broken_environments import Unprivileged, foreign, may_mount, mounted, tells, unprivileged
 
 __all__ = ["foreign", "may_mount", "mounted", "unprivileged"]  # fixtures
@@ -235,36 +232,3 @@ def test_a_tree_whose_owner_made_it_read_only_is_removed_too(
             subprocess.run(["chmod", "-Rf", "u+rwx", path], check=False)
 
     unprivileged.run(make_and_remove)
-
-
-def test_a_tree_is_synced_whatever_is_in_it(tmp_path: Path) -> None:
-    path = tree(tmp_path / "tree")
-    before = descriptors()
-    swap.sync_tree(path)
-    assert descriptors() == before
-
-
-def test_what_is_missing_or_cannot_be_opened_of_a_tree_is_told(unprivileged: Unprivileged) -> None:
-    unprivileged.writable()
-
-    def sync() -> None:
-        with pytest.raises(FileNotFoundError):
-            swap.sync_tree(str(unprivileged.directory / "missing"))
-        path = tree(unprivileged.directory / "tree")
-        os.chmod(path + "/sub/file", 0)
-        with pytest.raises(PermissionError):
-            swap.sync_tree(path)
-        shutil.rmtree(path)
-
-    unprivileged.run(sync)
-
-
-def test_a_directory_that_cannot_be_read_is_not_synced_and_one_that_is_missing_is_told(
-    unprivileged: Unprivileged, processes: Processes
-) -> None:
-    unprivileged.directory.chmod(0o333)
-    unprivileged.run(lambda: swap.sync_directory(str(unprivileged.directory)))
-    with pytest.raises(DatafileError) as caught:
-        swap.sync_directory(unprivileged.path)
-    assert caught.value.errno == errno.ENOENT
-    tells(caught.value, repr(unprivileged.path))

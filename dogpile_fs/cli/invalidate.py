@@ -30,4 +30,4 @@ def _invalidate(path: str, arguments: Arguments) -> None:
     status = dogpile.status()
     if status.state == "nothing" and not (status.creating or status.generation or os.path.lexists(path)):
         raise Exit(NOINPUT, f"there is nothing at {path!r}")  # a slip of the pen: it shall not leave files behind
-    dogpile.invalidate(hard=arguments.hard)
+    dogpile.invalidate(hard=arguments.hard, durable=True)

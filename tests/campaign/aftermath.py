@@ -58,6 +58,8 @@ def look_around(place: Path, then: Moment, *, durable: bool) -> Finding:
                 finding.violations.append(f"the kept version {name} is {kept}")
     try:
         finding.violations.extend(_faults_of_status(finding, place, found[REPORT], then))
+        if durable and finding.forgotten:
+            finding.violations.append(f"generation {found[REPORT]} was invalidated, and is fresh")
         finding.violations.extend(_what_does_not_go_on(place, found[REPORT]))
     except (OSError, DogpileError) as error:
         finding.violations.append(f"it cannot go on: {error!r}")
