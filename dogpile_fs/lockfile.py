@@ -21,7 +21,7 @@ import stat
 import time
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
-from typing import Self
+from typing import Self, TypeVar
 
 from . import forking
 from .errors import NO_PERMISSION, Foreign, LockFileError, explained
@@ -44,6 +44,9 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+_D = TypeVar("_D", bound="Description")
 
 
 class Description:
@@ -74,8 +77,7 @@ class Description:
         :raises LockFileError: if it cannot be opened.
         """
         try:
-            with forking.opening:
-                return cls(path, open_regular(path, os.O_RDWR, mode, create=create, or_read_only=not write))
+            return open_regular(cls, path, os.O_RDWR, mode, create=create, or_read_only=not write)
         except FileNotFoundError as error:
             if create:
                 raise explained(LockFileError, path, "make the lock file", error) from error
@@ -172,20 +174,22 @@ def identity_at(path: str) -> tuple[int, int] | None:
 
 
 def open_regular(
+    kind: type[_D],
     path: str,
     access: int,
     mode: int | None = None,
     *,
     create: bool,
     or_read_only: bool = False,
-) -> int:
+) -> _D:
     """Open the regular file at *path*.
 
+    :param kind: what to make of it.
     :param access: ``os.O_RDONLY`` or ``os.O_RDWR``.
     :param mode: permission bits of a file that this call makes; ``None``: what the umask leaves of 0o666.
     :param create: make it if it is missing.
     :param or_read_only: content with reading where writing is not permitted.
-    :returns: a descriptor, close-on-exec.
+    :returns: a description whose descriptor is close-on-exec.
     :raises FileNotFoundError: if it is missing and *create* is false, or its directory is missing.
     :raises OSError: as ``open(2)`` says; ``EISDIR`` for a directory.
     """
@@ -195,7 +199,8 @@ def open_regular(
     while leases < _ATTEMPTS and (attempts < _ATTEMPTS or time.monotonic() < deadline):
         attempts += 1
         try:
-            fd = _open_once(path, access, mode, create)
+            with forking.opening:  # and not while this waits for others: the whole process could not fork
+                description = kind(path, _open_once(path, access, mode, create))
         except FileExistsError:
             continue  # made by another between our two looks
         except OSError as error:
@@ -222,13 +227,13 @@ def open_regular(
                 raise
             continue
         try:
-            regular = stat.S_ISREG(os.fstat(fd).st_mode)
+            regular = stat.S_ISREG(os.fstat(description.fd).st_mode)
         except BaseException:
-            let_go(fd)
+            description.close()
             raise
         if regular:
-            return fd
-        let_go(fd)
+            return description
+        description.close()
         _remove_foreign(path)
     raise OSError(errno.EAGAIN, "somebody keeps replacing it, or a lease on it", path)
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from time import time
 
-from . import durability, forking, hardlink
+from . import durability, hardlink
 from .errors import NO_PERMISSION, LockTimeout, SidecarError, explained
 from .lockfile import Description, open_regular
 from .record import CHECKSUM_AT, DAMAGED, NOTHING, SIZE, NewerFormat, Record, decode, encode, is_whole
@@ -190,9 +190,7 @@ class Sidecar:
         durability.sync_directory(os.path.dirname(self.path), SidecarError)
 
     def _changed(self, make: Callable[[Record], Record]) -> bool:
-        with forking.opening:
-            fd = open_regular(self.path, os.O_RDWR, self.mode, create=True)
-            description = Description(self.path, fd)
+        description = open_regular(Description, self.path, os.O_RDWR, self.mode, create=True)
         try:
             if not _wait_for_lock(description, LOCK_EX, Deadline(self.timeout)):
                 raise LockTimeout(
@@ -236,9 +234,7 @@ class Sidecar:
         return seen
 
     def _opened(self) -> Description:
-        with forking.opening:
-            fd = open_regular(self.path, os.O_RDONLY, create=False)
-            return Description(self.path, fd)
+        return open_regular(Description, self.path, os.O_RDONLY, create=False)
 
     def _read_while_nobody_writes(self) -> bytes:
         # A description of its own: a shared lock on the kept one would belong to all threads at once.

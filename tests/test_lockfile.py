@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -20,7 +21,7 @@ import pytest
 from dogpile_fs import LockFileError
 from dogpile_fs.lockfile import Description, _remove_foreign, identity_at, open_regular
 
-from .processes import Processes, Record, wait_for
+from .processes import PATIENCE, Processes, Record, wait_for
 
 
 @pytest.fixture
@@ -57,30 +58,27 @@ def descriptors_of(path: str) -> int:
 @pytest.mark.parametrize("access", [os.O_RDONLY, os.O_RDWR])
 def test_a_missing_file_is_made_and_an_existing_one_is_opened(path: str, access: int) -> None:
     for _ in range(2):
-        fd = open_regular(path, access, create=True)
-        assert stat.S_ISREG(os.fstat(fd).st_mode)
-        assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == access
-        os.close(fd)
+        description = open_regular(Description, path, access, create=True)
+        assert stat.S_ISREG(os.fstat(description.fd).st_mode)
+        assert fcntl.fcntl(description.fd, fcntl.F_GETFL) & os.O_ACCMODE == access
 
 
 def test_what_a_file_holds_is_left_alone(path: str) -> None:
     Path(path).write_text("something")
-    os.close(open_regular(path, os.O_RDWR, 0o600, create=True))
+    open_regular(Description, path, os.O_RDWR, 0o600, create=True).close()
     assert Path(path).read_text() == "something"
 
 
 def test_a_missing_file_is_not_made_where_that_is_not_wanted(path: str) -> None:
     with pytest.raises(FileNotFoundError):
-        open_regular(path, os.O_RDWR, create=False)
+        open_regular(Description, path, os.O_RDWR, create=False)
     with pytest.raises(FileNotFoundError):
         Description.of_lock_file(path, create=False)
     assert not os.path.exists(path)
 
 
 def test_a_descriptor_does_not_survive_an_exec(path: str) -> None:
-    fd = open_regular(path, os.O_RDWR, create=True)
-    assert not os.get_inheritable(fd)
-    os.close(fd)
+    assert not os.get_inheritable(open_regular(Description, path, os.O_RDWR, create=True).fd)
     assert not os.get_inheritable(Description.of_lock_file(path).fd)
 
 
@@ -164,10 +162,9 @@ def test_what_is_no_regular_file_is_removed_and_told(
     foreign: Callable[[str], None], access: int, path: str, logged: pytest.LogCaptureFixture
 ) -> None:
     foreign(path)
-    fd = open_regular(path, access, create=True)
+    description = open_regular(Description, path, access, create=True)
     assert stat.S_ISREG(os.lstat(path).st_mode)
-    assert os.path.samestat(os.fstat(fd), os.lstat(path))
-    os.close(fd)
+    assert os.path.samestat(os.fstat(description.fd), os.lstat(path))
     assert len(logged.messages) == 1, logged.messages
     assert repr(path) in logged.messages[0]
     assert not os.path.lexists(os.path.join(os.path.dirname(path), "nowhere"))
@@ -181,7 +178,7 @@ def test_what_is_no_regular_file_is_removed_even_by_who_would_not_make_one(
 ) -> None:
     foreign(path)
     with pytest.raises(FileNotFoundError):
-        open_regular(path, os.O_RDONLY, create=False)
+        open_regular(Description, path, os.O_RDONLY, create=False)
     assert not os.path.lexists(path)
 
 
@@ -200,7 +197,7 @@ def test_a_directory_is_never_removed(path: str, logged: pytest.LogCaptureFixtur
     os.mkdir(path)
     for access in (os.O_RDONLY, os.O_RDWR):
         with pytest.raises(IsADirectoryError):
-            open_regular(path, access, create=True)
+            open_regular(Description, path, access, create=True)
     with pytest.raises(LockFileError) as caught:
         Description.of_lock_file(path)
     assert caught.value.errno == errno.EISDIR
@@ -247,6 +244,33 @@ def test_only_one_removes_at_a_time_and_the_others_look_again(path: str) -> None
     os.close(fd)
     _remove_foreign(path)
     assert not os.path.lexists(path)
+
+
+def test_who_waits_for_another_to_remove_it_keeps_nobody_from_forking(
+    path: str, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = threading.Event()
+    sleep = time.sleep
+
+    def sleep_and_tell(seconds: float) -> None:
+        waits.set()
+        sleep(seconds)
+
+    monkeypatch.setattr("dogpile_fs.lockfile.time.sleep", sleep_and_tell)
+    os.mkfifo(path)
+    fd = os.open(os.path.dirname(path), os.O_RDONLY)
+    flock(fd, LOCK_EX)
+    opened: list[Description] = []
+    opening = threading.Thread(target=lambda: opened.append(Description.of_lock_file(path)))
+    opening.start()
+    assert waits.wait(PATIENCE)
+    processes.start(os.getpid)
+    processes.join()
+    assert opening.is_alive()
+    os.close(fd)
+    opening.join(PATIENCE)
+    assert opened
+    assert opened[0].is_at_its_path()
 
 
 def test_who_finds_something_foreign_at_every_look_gives_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
