@@ -20,6 +20,7 @@ from . import durability, forking, permissions, swap
 from .errors import DatafileError, DatafileExists, explained, explaining
 from .lockfile import Description, let_go
 from .paths import checked_name
+from .permissions import Permissions
 
 __all__ = ["atomic_write"]
 
@@ -89,7 +90,8 @@ def atomic_write(
         file or the new one, whole. False: after a crash of the machine (not of a process) it may be empty, or
         have zeros in it.
     :param overwrite: False: there must be no file yet; of several writers one wins.
-    :param preserve: keep the permission bits of a file that is replaced, and its owner and group where allowed.
+    :param preserve: keep the permission bits and the access control list of a file that is replaced, and its owner
+        and group where allowed.
         False, and for a new file: what the umask leaves of 0o666.
     :param encoding: as of ``open``, for text.
     :param newline: as of ``open``, for text.
@@ -130,11 +132,13 @@ def _writing(
     path = swap.real_path(given)
     before = swap.regular_at(path)
     if before is not None and not overwrite:
-        _remove_abandoned(
-            path
-        )  # such as the other name of a file whose writer was killed when he had put it in place
+        # Such as the other name of a file whose writer was killed when he had put it in place.
+        _remove_abandoned(path)
         raise _exists(path)
-    heir = before if preserve else None
+    heir = None
+    if before is not None and preserve:
+        with explaining(DatafileError, path, "look at the permissions of"):
+            heir = permissions.of(before, path)
     writer = os.getpid()
     # Not for a moment more open than what it replaces: who has it open then, reads what is written later.
     temp = _Temp(path, 0o666 if heir is None else 0o600)
@@ -226,7 +230,7 @@ class _Temp:
             lock.close()
         return False
 
-    def opened(self, mode: str, encoding: str | None, newline: str | None, heir: os.stat_result | None) -> IO[Any]:
+    def opened(self, mode: str, encoding: str | None, newline: str | None, heir: Permissions | None) -> IO[Any]:
         try:
             fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
@@ -244,11 +248,11 @@ class _Temp:
         with explaining(DatafileError, self.path, "open"):
             return open(self.path, mode, encoding=encoding, newline=newline, opener=lambda *_: fd)
 
-    def inherit(self, before: os.stat_result) -> None:
+    def inherit(self, before: Permissions) -> None:
         assert self.lock is not None
         permissions.inherit(self.lock.fd, before)
 
-    def complete(self, heir: os.stat_result | None, durable: bool) -> None:
+    def complete(self, heir: Permissions | None, durable: bool) -> None:
         assert self.lock is not None
         if heir is not None:
             self.inherit(heir)  # again: what is written loses its set-user-ID bit

@@ -257,7 +257,8 @@ class DataDirectory(Versioned):
     def _complete(self, version: Description, target: str) -> None:
         try:
             with suppress(FileNotFoundError):
-                permissions.inherit(version.fd, os.stat(self._path))
+                real = swap.resolved(self._path)
+                permissions.inherit(version.fd, permissions.of(os.stat(real), real))
             if self.durable:
                 durability.sync_tree(target)
         except OSError as error:

@@ -11,9 +11,10 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
 from . import durability, permissions, planted, swap
 from .dogpile import SyncReaderDogpile
-from .errors import DatafileError, explained
+from .errors import DatafileError, explained, explaining
 from .kept import KeptVersions, same_contents
 from .lockfile import let_go
+from .permissions import Permissions
 from .reading import Reading, close, opened
 from .standing import Standing, standing_of
 from .versioned import Creator, Versioned
@@ -186,7 +187,9 @@ class Datafile(Versioned):
         before = swap.regular_at(place)
         if before is not None and self.skip_unchanged and same_contents(target, place):
             return
-        self._complete(target, before)
+        with explaining(DatafileError, place, "look at the permissions of"):
+            heir = None if before is None else permissions.of(before, place)
+        self._complete(target, heir)
         kept = KeptVersions(place, self._marked)
         if self.keep and before is not None:
             kept.add_current()
@@ -196,7 +199,7 @@ class Datafile(Versioned):
             durability.sync_directory(os.path.dirname(place))
         kept.remove_all_but(self.keep)
 
-    def _complete(self, target: str, before: os.stat_result | None) -> None:
+    def _complete(self, target: str, before: Permissions | None) -> None:
         try:
             # Looked at anew: who may write the directory could have put something else there since it was made.
             fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -209,7 +212,7 @@ class Datafile(Versioned):
                     found = os.stat(target, follow_symlinks=False)
                     if not os.path.samestat(found, os.fstat(fd)):
                         raise OSError(errno.EPERM, "somebody has put another file in its place")
-                    if found.st_nlink > 1 and _permissions(found) != _permissions(before):
+                    if found.st_nlink > 1 and permissions.of(found, fd) != before:
                         raise DatafileError(
                             errno.EPERM,
                             f"the new version {target!r} is a hard link, one of {found.st_nlink} names of a file: "
@@ -255,7 +258,3 @@ class Datafile(Versioned):
 
     def _remove(self, left: str) -> None:
         swap.remove(left)
-
-
-def _permissions(found: os.stat_result) -> tuple[int, int, int]:
-    return stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid

@@ -35,7 +35,7 @@ def replace(path: str, found: os.stat_result, contents: bytes, *, mode: int | No
             file = Description(place, os.open(place, _MAKE, 0o666 if mode is None else mode))
         try:
             if is_ours:
-                permissions.inherit(file.fd, found)
+                permissions.inherit(file.fd, permissions.of(found, path))
             elif mode is not None:
                 os.fchmod(file.fd, mode)  # the umask does not count
             if os.write(file.fd, contents) != len(contents):

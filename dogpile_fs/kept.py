@@ -107,7 +107,7 @@ def _copy(path: str, name: str) -> None:
         shutil.copyfileobj(source, copy, _PIECE)
         copy.flush()
         os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
-        permissions.inherit(copy.fileno(), found)
+        permissions.inherit(copy.fileno(), permissions.of(found, source.fileno()))
         durability.sync(copy.fileno())
 
 

@@ -30,7 +30,8 @@ _CALLS = """
 32 dup f|33 dup2 ff|37 alarm|39 getpid|40 sendfile ff|56 clone|57 fork|58 vfork|59 execve p|60 exit|61 wait4
 62 kill|63 uname|72 fcntl f|73 flock f|74 fsync f|77 ftruncate f|79 getcwd|82 rename pp|83 mkdir p|84 rmdir p
 86 link pp|87 unlink p|88 symlink pp|89 readlink p|90 chmod p|91 fchmod f|93 fchown f|102 getuid|104 getgid
-107 geteuid|108 getegid|109 setpgid|110 getppid|121 getpgid|131 sigaltstack|186 gettid|202 futex
+107 geteuid|108 getegid|109 setpgid|110 getppid|121 getpgid|131 sigaltstack|186 gettid|190 fsetxattr f
+191 getxattr p|192 lgetxattr p|193 fgetxattr f|199 fremovexattr f|202 futex
 217 getdents64 f|228 clock_gettime|230 clock_nanosleep|231 exit_group|257 openat .p|262 newfstatat fp
 263 unlinkat .p|265 linkat .p.p|268 fchmodat .p|280 utimensat .p|293 pipe2|316 renameat2 .p.p|318 getrandom
 326 copy_file_range f.f|332 statx .p|334 rseq|435 clone3

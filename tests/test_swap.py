@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DatafileError, permissions, swap
+from dogpile_fs import DatafileError, swap
 
 from .test_broken_environments import Unprivileged, foreign, may_mount, mounted, tells, unprivileged
 
@@ -89,39 +89,6 @@ def test_names_of_one_kind_and_owner_are_told_from_all_others() -> None:
     for begin, end in kinds:
         assert begin.startswith(".dogpile-")
         assert len(os.fsencode(begin + "12345678" + end)) < 200
-
-
-# Permissions and owner.
-
-
-@pytest.mark.parametrize("mode", [0o000, 0o600, 0o4711, 0o2755, 0o1777], ids="{:04o}".format)
-def test_a_file_and_a_directory_inherit_the_bits(tmp_path: Path, mode: int) -> None:
-    (tmp_path / "old").touch()
-    (tmp_path / "new").touch()
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "old").chmod(mode)
-    for name in ("new", "directory"):
-        fd = os.open(tmp_path / name, os.O_RDONLY)
-        permissions.inherit(fd, os.stat(tmp_path / "old"))
-        os.close(fd)
-        assert f"{stat.S_IMODE(os.stat(tmp_path / name).st_mode):04o}" == f"{mode:04o}"
-
-
-def test_the_group_is_inherited_even_where_the_owner_cannot_be(foreign: Unprivileged) -> None:
-    foreign.writable()
-    Path(foreign.path).touch()
-    os.chown(foreign.path, 1234, 65534)
-    os.chmod(foreign.path, 0o6770)
-    own = foreign.path + ".own"
-
-    def inherit() -> None:
-        fd = os.open(own, os.O_RDWR | os.O_CREAT)
-        permissions.inherit(fd, os.stat(foreign.path))
-        os.close(fd)
-
-    foreign.run(inherit)
-    st = os.stat(own)
-    assert (st.st_uid, st.st_gid, f"{stat.S_IMODE(st.st_mode):04o}") == (65534, 65534, "0770")
 
 
 # Swaps.
