@@ -77,7 +77,7 @@ class Dogpile:
     ) -> None:
         if resource not in (None, "file", "directory"):
             raise ValueError(f"resource must be 'file', 'directory' or None, not {resource!r}")
-        self.path = None if path is None else checked_resource(path, directory=resource == "directory")
+        self.path = None if path is None else checked_resource(path, resource)
         own_timeout = checked_timeout(timeout)
         scope: Scope
         if self.path is None:

@@ -58,14 +58,18 @@ def _names_no_file(given: str | os.PathLike[str]) -> PathError:
     return PathError(errno.EINVAL, f"{given!r} names no file. Cure: give the path of the resource.")
 
 
-def checked_resource(path: str | os.PathLike[str], *, directory: bool = False) -> str:
+def checked_resource(path: str | os.PathLike[str], kind: str | None = None) -> str:
     """The absolute path of a resource that processes can coordinate; it need not exist.
 
-    :param directory: it is one. Then a symbolic link may lead nowhere: to a version that somebody removed.
+    What a symbolic link leads to need not exist either, because somebody may have removed it; but what it leads to
+    can only be made where there is a directory for it.
+
+    :param kind: ``"file"`` or ``"directory"``, if that is what it must be.
     :raises TypeError: if it is no path.
-    :raises PathError: if it is a directory (or is none, if it must be one), a symbolic link that leads nowhere
-        or to itself, or a name that the system does not take.
+    :raises PathError: if something of another *kind* is there (without one: a directory), a symbolic link that
+        leads to no directory or to itself, or a name that the system does not take.
     """
+    directory = kind == "directory"
     try:
         resource = absolute(path)
     except TypeError as error:
@@ -76,28 +80,35 @@ def checked_resource(path: str | os.PathLike[str], *, directory: bool = False) -
             raise _names_no_file(os.fspath(path))
     if resource.endswith(os.sep):
         raise _names_no_file(os.fspath(path))
+    mode = 0
     try:
-        kind = os.stat(resource).st_mode
+        mode = os.stat(resource).st_mode
     except FileNotFoundError as error:
         if os.path.islink(resource) and not directory:
-            raise PathError(
-                errno.ENOENT,
-                f"{resource!r} is a symbolic link to {os.readlink(resource)!r}, which does not exist. "
-                "Cure: remove the link, or make what it points to.",
-            ) from error
-        kind = 0
+            where = os.path.dirname(os.path.realpath(resource))
+            if not os.path.isdir(where):
+                raise PathError(
+                    errno.ENOENT,
+                    f"{resource!r} is a symbolic link to {os.readlink(resource)!r}, but there is no directory "
+                    f"{where!r}. Cure: make that, or remove the link.",
+                ) from error
     except PermissionError:
-        kind = 0  # others may open it; whoever cannot use the coordination files is told then
+        pass  # others may open it; whoever cannot use the coordination files is told then
     except OSError as error:
         raise explained(PathError, resource, "coordinate", error) from error
     if directory:
-        if kind and not stat.S_ISDIR(kind):
+        if mode and not stat.S_ISDIR(mode):
             raise PathError(
                 errno.ENOTDIR, f"{resource!r} is no directory. Cure: give the path of one; it need not exist yet."
             )
-    elif stat.S_ISDIR(kind):
+    elif stat.S_ISDIR(mode):
         raise PathError(
             errno.EISDIR, f"{resource!r} is a directory. Cure: give the path of a file; it need not exist yet."
+        )
+    elif kind == "file" and mode and not stat.S_ISREG(mode):
+        raise PathError(
+            errno.ENXIO,
+            f"{resource!r} is no regular file (mode {mode:o}). Cure: give the path of one; it need not exist yet.",
         )
     elif os.path.basename(resource) in (os.curdir, os.pardir):
         raise _names_no_file(os.fspath(path))  # of a missing directory

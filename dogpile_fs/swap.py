@@ -110,7 +110,7 @@ def regular_at(path: str) -> os.stat_result | None:
 def no_regular_file(path: str, found: os.stat_result) -> DatafileError:
     """What there is to say of *found*, where a file is wanted."""
     return DatafileError(
-        errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL,
+        errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.ENXIO,
         f"{path!r} is no regular file (mode {found.st_mode:o}). Cure: move it away, or name another path.",
     )
 

@@ -233,9 +233,9 @@ def test_a_path_under_a_file_is_told(kind: type[Dogpile], tmp_path: Path) -> Non
 
 
 @both_dogpiles
-def test_a_dangling_link_is_told(kind: type[Dogpile], path: str) -> None:
-    os.symlink("nowhere", path)
-    with raises(PathError, repr(path), "'nowhere'", "Cure: remove the link, or make", code=errno.ENOENT):
+def test_a_link_to_no_directory_is_told(kind: type[Dogpile], path: str) -> None:
+    os.symlink("nowhere/resource", path)
+    with raises(PathError, repr(path), "'nowhere/resource'", "Cure: make that, or remove", code=errno.ENOENT):
         kind(3600, path)
 
 

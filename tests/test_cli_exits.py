@@ -169,7 +169,7 @@ def test_who_lacks_the_permission_is_told(foreign_directory: Path, capfd: pytest
 def test_a_reader_that_leaves_early_is_no_error(cli: Cli) -> None:
     read, write = os.pipe()
     os.close(read)
-    for words in (("status", "gate"), ("watch", "gate")):
+    for words in (("status", "data"), ("watch", "data")):
         process = cli.start(*words, stdout=write)
         assert cli.end(process, 141).stderr == ""
     os.close(write)

@@ -809,8 +809,17 @@ def test_what_a_link_leads_to_may_be_removed_and_is_created_there(tmp_path: Path
     assert (tmp_path / "link").is_symlink()
 
 
+def test_what_a_link_leads_to_is_created_there_by_an_object_that_never_saw_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    datafile = Datafile(tmp_path / "link", 3600, writing("new"))
+    assert datafile.status().state == "nothing"
+    assert opened(datafile) == "new"
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+
+
 def test_a_link_that_leads_nowhere_or_to_itself_is_a_path_error(tmp_path: Path) -> None:
-    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "dangling").symlink_to("nowhere/file")
     (tmp_path / "loop").symlink_to("loop")
     for name in ("dangling", "loop"):
         with pytest.raises(PathError):

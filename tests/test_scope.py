@@ -384,13 +384,34 @@ def test_a_link_to_a_directory_is_no_resource_either(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EISDIR
 
 
-def test_a_dangling_link_is_told_with_where_it_points(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to("nowhere")
+def test_a_link_to_no_directory_is_told_with_where_it_points(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere/resource")
     with pytest.raises(PathError) as caught:
         checked_resource(tmp_path / "link")
     assert caught.value.errno == errno.ENOENT
-    for part in (repr(str(tmp_path / "link")), "'nowhere'", "Cure: remove the link, or make what it points to"):
+    where = str(tmp_path.resolve() / "nowhere")
+    for part in (repr(str(tmp_path / "link")), "'nowhere/resource'", repr(where), "Cure: make that, or remove"):
         assert part in str(caught.value)
+
+
+def test_what_a_link_leads_to_need_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("resource")
+    assert checked_resource(tmp_path / "link") == str(tmp_path / "link")
+    assert checked_resource(tmp_path / "link", "file") == str(tmp_path / "link")
+
+
+@pytest.mark.parametrize("kind", [None, "file"])
+def test_what_is_no_regular_file_is_told_where_there_must_be_one(tmp_path: Path, kind: str | None) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    if kind is None:
+        assert checked_resource(tmp_path / "fifo") == str(tmp_path / "fifo")
+        return
+    for path in (tmp_path / "fifo", "/dev/null"):
+        with pytest.raises(PathError) as caught:
+            checked_resource(path, kind)
+        assert repr(str(path)) in str(caught.value)
+        assert "is no regular file" in str(caught.value)
+        assert "Cure: give the path of one" in str(caught.value)
 
 
 def test_a_link_to_a_file_will_do(tmp_path: Path) -> None:

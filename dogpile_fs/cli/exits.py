@@ -43,6 +43,7 @@ _BY_ERRNO = {
     errno.EEXIST: CANTCREAT,
     errno.ENOTEMPTY: CANTCREAT,
     errno.EXDEV: CANTCREAT,
+    errno.ENXIO: CANTCREAT,
     errno.EAGAIN: OSERR,
     errno.ENOMEM: OSERR,
     errno.EMFILE: OSERR,
