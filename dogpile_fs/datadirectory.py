@@ -19,14 +19,16 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
 from . import durability, forking, permissions, planted, swap
 from .errors import DatafileError, LockTimeout, explained, explaining
 from .lineage import Lineage
 from .lockfile import Description
-from .standing import Standing, standing_of
+from .passes import Pass
+from .reading import Block
+from .standing import Standing, mark, standing_of
 from .versioned import Creator, Vanished, Versioned
 from .waiting import INHERIT, Deadline, Timeout
 
@@ -37,14 +39,15 @@ log = logging.getLogger("dogpile_fs")
 _WHILE_ANOTHER_LOOKS = 0.0005
 
 
-class DataDirectory(Versioned):
+class DataDirectory(Versioned[str]):
     """A directory that is created when it is missing or too old, by one thread of one process, and swapped whole.
 
     :param path: where the directory is to be found. If nothing is there, it will be a symbolic link.
     :param expiretime: seconds after which it is stale; ``None``: never.
     :param creator: called with the path of the new version, where nothing is yet; makes a directory there.
         ``None``: this process only reads.
-    :param validate: called with that path before the swap; refuses it by raising or by returning False.
+    :param validate: called with that path before the swap; refuses it by raising, or by returning
+        what equals False.
     :param keep: how many earlier versions to keep for :meth:`rollback`.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
         False: after a crash of the machine (not of a process) what is in it may be missing, be empty or have zeros
@@ -98,8 +101,7 @@ class DataDirectory(Versioned):
             mode=mode,
         )
 
-    @contextmanager
-    def open(self, *, timeout: Timeout = INHERIT) -> Iterator[str]:
+    def open(self, *, timeout: Timeout = INHERIT) -> AbstractContextManager[str]:
         """A context manager that yields the path of the current version, created first if there is none.
 
         Inside the block nothing under that path is changed, replaced or removed; what is swapped in meanwhile is
@@ -113,17 +115,7 @@ class DataDirectory(Versioned):
         :raises LockFileError, SidecarError, WouldDeadlock: as :meth:`.Dogpile.acquire`.
         :raises: what the creator and *validate* raise, unchanged; the old version stays.
         """
-        for passage in self._passages(timeout):
-            with passage:
-                try:
-                    version, name = self._entered(passage.deadline)
-                except Vanished:
-                    continue
-                try:
-                    yield name
-                finally:
-                    self._leave(version)
-                return
+        return _Visit(self, timeout)
 
     @contextmanager
     def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, str]]:
@@ -131,7 +123,7 @@ class DataDirectory(Versioned):
         try:
             with explaining(DatafileError, self._path, "look at", reading=True):
                 found = os.fstat(version.fd)
-            yield standing_of(found), name
+            yield standing_of(found, version.fd), name
         finally:
             self._leave(version)
 
@@ -207,10 +199,10 @@ class DataDirectory(Versioned):
     def _refuse_unless_made(self, target: str) -> None:
         found = swap.lstat(target)
         if found is None or not stat.S_ISDIR(found.st_mode):
-            what = "" if found is None else f" but something else (mode {found.st_mode:o})"
+            what = "" if found is None else f", but something else (mode {found.st_mode:o})"
             raise DatafileError(
                 errno.ENOENT if found is None else errno.ENOTDIR,
-                f"the creator made no directory at {target!r}, the path that it was called with,{what}: "
+                f"the creator made no directory at {target!r}, the path that it was called with{what}: "
                 f"{self._path!r} is what it was. Cure: let it make one there.",
             )
 
@@ -256,6 +248,7 @@ class DataDirectory(Versioned):
 
     def _complete(self, version: Description, target: str) -> None:
         try:
+            mark(version.fd)
             with suppress(FileNotFoundError):
                 real = swap.resolved(self._path)
                 permissions.inherit(version.fd, permissions.of(os.stat(real), real))
@@ -354,6 +347,21 @@ class DataDirectory(Versioned):
         )
 
 
+class _Visit(Block[str]):
+    """With a version that is not removed meanwhile."""
+
+    __slots__ = ("_version",)
+
+    _versioned: DataDirectory
+
+    def _got(self, passage: Pass) -> str:
+        self._version, name = self._versioned._entered(passage.deadline)
+        return name
+
+    def _left(self) -> None:
+        self._versioned._leave(self._version)
+
+
 def _is_plain(place: str) -> bool:
     """Whether a plain directory stands at *place*, and no link."""
     found = swap.lstat(place)
@@ -367,8 +375,13 @@ def _opened(path: str, more: int = 0) -> Description:
 
 def _name_within(version: Description, real: str, *, moves: bool) -> str:
     """A path of *version* that stays its own."""
-    if moves:
-        name = f"/proc/{os.getpid()}/fd/{version.fd}"
-        if os.path.isdir(name):
-            return name
-    return real
+    if not moves or not hasattr(os, "memfd_create"):  # the latter: no Linux, and what is plain is never swapped
+        return real
+    name = f"/proc/{os.getpid()}/fd/{version.fd}"
+    if os.path.isdir(name):
+        return name
+    raise DatafileError(
+        errno.ENOSYS,
+        f"there is no name by which {real!r} can be read while it is swapped, because /proc is not mounted here. "
+        "Cure: mount it, or move the directory away: then a symbolic link is put there.",
+    )

@@ -7,15 +7,15 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import IO, Any, BinaryIO, Literal, TextIO, overload
+from typing import IO, Any, BinaryIO, Literal, TextIO, cast, overload
 
-from . import durability, permissions, planted, swap
+from . import durability, permissions, planted, swap, unfinished
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained, explaining
 from .kept import KeptVersions, same_contents
 from .lockfile import let_go
 from .permissions import Permissions
-from .reading import Reading, close, opened
+from .reading import Acquired, Reading, close, opened
 from .standing import Standing, standing_of
 from .versioned import Creator, Versioned
 from .waiting import INHERIT, Deadline, Timeout
@@ -23,14 +23,15 @@ from .waiting import INHERIT, Deadline, Timeout
 __all__ = ["Datafile"]
 
 
-class Datafile(Versioned):
+class Datafile(Versioned[BinaryIO]):
     """A file that is created when it is missing or too old, by one thread of one process, and swapped in whole.
 
     :param path: the datafile. If it is a symbolic link, what it points to is replaced.
     :param expiretime: seconds after which it is stale; ``None``: never.
     :param creator: called with the path of the new version, beside the datafile and with the same suffix, where
         nothing is yet; makes a regular file there. ``None``: this process only reads.
-    :param validate: called with that path before the swap; refuses it by raising or by returning False.
+    :param validate: called with that path before the swap; refuses it by raising, or by returning
+        what equals False.
     :param keep: how many earlier versions to keep for :meth:`rollback`, as ``.dogpile-kept-...-<number>.<name>``.
     :param skip_unchanged: stamp, but do not swap, if the contents are the old ones.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
@@ -112,6 +113,17 @@ class Datafile(Versioned):
         timeout: Timeout = INHERIT,
     ) -> AbstractContextManager[TextIO]: ...
 
+    @overload
+    def open(
+        self,
+        mode: str,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[IO[Any]]: ...
+
     def open(
         self,
         mode: str = "rb",
@@ -139,8 +151,7 @@ class Datafile(Versioned):
             raise ValueError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: a datafile is written by its creator")
         return Reading(self, timeout, mode, encoding, errors, newline)
 
-    @contextmanager
-    def acquire(self, *, timeout: Timeout = INHERIT) -> Iterator[str]:
+    def acquire(self, *, timeout: Timeout = INHERIT) -> AbstractContextManager[str]:
         """A context manager that yields the path of the current version, created first if there is none.
 
         With ``readers=True`` nothing is swapped inside the block. Otherwise the name may come to mean the next
@@ -148,12 +159,7 @@ class Datafile(Versioned):
 
         :param timeout: as of :meth:`open`. The errors are the same.
         """
-        for passage in self._passages(timeout):
-            with passage:
-                if not os.path.exists(self._path):
-                    continue
-                yield self._path
-                return
+        return Acquired(self, timeout)
 
     def path(self, *, timeout: Timeout = INHERIT) -> str:
         """The path, for those who need a name, once there is something; see :meth:`acquire`."""
@@ -161,10 +167,10 @@ class Datafile(Versioned):
             return path
 
     @contextmanager
-    def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, IO[Any]]]:
+    def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, BinaryIO]]:
         file, found = opened(self._path, "rb", None, None, None)
         try:
-            yield standing_of(found), file
+            yield standing_of(found), cast(BinaryIO, file)
         finally:
             close(file)
 
@@ -176,14 +182,15 @@ class Datafile(Versioned):
     def _refuse_unless_made(self, target: str) -> None:
         found = swap.lstat(target)
         if found is None or not stat.S_ISREG(found.st_mode):
-            what = "" if found is None else f" but something else (mode {found.st_mode:o})"
+            what = "" if found is None else f", but something else (mode {found.st_mode:o})"
             raise DatafileError(
                 errno.ENOENT if found is None else errno.EINVAL,
-                f"the creator made no regular file at {target!r}, the path that it was called with,{what}: "
+                f"the creator made no regular file at {target!r}, the path that it was called with{what}: "
                 f"{self._path!r} is what it was. Cure: let it write a file there.",
             )
 
     def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
+        unfinished.refuse(target)
         before = swap.regular_at(place)
         if before is not None and self.skip_unchanged and same_contents(target, place):
             return

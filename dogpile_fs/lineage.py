@@ -52,8 +52,13 @@ class Lineage:
         dropped = names_in(self._directory, self._begin_of_dropped)
         others.update(os.path.join(self._directory, name) for name in dropped)
         earlier = []
-        while number in versions and versions[number][0] in others:
+        while number:
+            if number not in versions:  # removed by hand: the last one before it that is left
+                number = max((each for each in versions if each < number), default=0)
+                continue
             path, number = versions[number]
+            if path not in others:
+                break
             others.remove(path)
             earlier.append(path)
         return earlier, sorted(others)

@@ -35,6 +35,10 @@ def key_of(loader: Callable[..., Any]) -> object:
         and loader.__kwdefaults__ is None
     ):
         return loader.__code__, id(loader.__globals__)  # codes compare by what they do, not by where they do it
+    try:
+        hash(loader)
+    except TypeError:  # such as an object of a dataclass: it is the same as long as it is the same object
+        return (id(loader),)
     return loader
 
 

@@ -1,43 +1,49 @@
-"""A reader's block: passes, and has the current version of a datafile open."""
+"""A reader's blocks: what has passed, and has the current version."""
 
 from __future__ import annotations
 
 import os
 import stat
+from abc import abstractmethod
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 from . import swap
 from .dogpile import SyncReaderDogpile
 from .errors import DatafileError, explained
+from .passes import Pass
 from .versioned import Vanished, Versioned
 from .waiting import Timeout
 
-__all__ = ["Reading", "close", "opened"]
+__all__ = ["Acquired", "Block", "Reading", "close", "opened"]
 
 
-class Reading:
-    """A block with the current version open. No generator: it would cost as much as the opening."""
+T = TypeVar("T")
 
-    __slots__ = ("_datafile", "_file", "_how", "_passage", "_timeout")
 
-    _file: IO[Any]
+class Block(Generic[T]):
+    """A ``with`` block that has passed, and has the current version.
 
-    def __init__(self, datafile: Versioned, timeout: Timeout, *how: Any) -> None:
-        self._datafile = datafile
+    No generator: one would cost as much as all the rest, and make a ``RuntimeError`` of a creator's
+    ``StopIteration``.
+    """
+
+    __slots__ = ("_passage", "_timeout", "_versioned")
+
+    def __init__(self, versioned: Versioned[Any], timeout: Timeout) -> None:
+        self._versioned = versioned
         self._timeout = timeout
-        self._how = how
+        #: While it is entered.
         self._passage: AbstractContextManager[None] | None = None
 
-    def __enter__(self) -> IO[Any]:
-        datafile = self._datafile
-        if not isinstance(datafile.dogpile, SyncReaderDogpile) and self._open_fresh():
-            return self._file
-        for passage in datafile._passages(self._timeout):
+    def __enter__(self) -> T:
+        if self._passage is not None:
+            raise RuntimeError("this block has been entered already: make another")
+        for passage in self._versioned._passages(self._timeout):
             passage.__enter__()
             try:
-                self._file, _ = opened(datafile._path, *self._how)
+                got = self._got(passage)
             except Vanished:
                 passage.__exit__(None, None, None)
             except BaseException as error:
@@ -45,31 +51,82 @@ class Reading:
                 raise
             else:
                 self._passage = passage
-                return self._file
+                return got
         raise AssertionError("unreachable")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        passage, self._passage = self._passage, None
+        if passage is None:
+            raise RuntimeError("this block has not been entered, or has been left already")
+        try:
+            self._left()
+        finally:
+            passage.__exit__(kind, error, trace)
+
+    @abstractmethod
+    def _got(self, passage: Pass) -> T:
+        """What the block is given.
+
+        :raises Vanished: if there is nothing any more.
+        """
+
+    def _left(self) -> None:
+        """Give back what the block was given."""
+
+
+class Reading(Block[IO[Any]]):
+    """With the file open."""
+
+    __slots__ = ("_file", "_how")
+
+    _file: IO[Any]
+
+    def __init__(self, versioned: Versioned[Any], timeout: Timeout, *how: Any) -> None:
+        Block.__init__(self, versioned, timeout)
+        self._how = how
+
+    def __enter__(self) -> IO[Any]:
+        if self._passage is None and self._open_fresh():
+            return self._file
+        return Block.__enter__(self)
 
     def _open_fresh(self) -> bool:
         """Whoever has opened what is fresh has passed: that spares a look at the path."""
+        dogpile = self._versioned.dogpile
+        if isinstance(dogpile, SyncReaderDogpile):
+            return False
         try:
-            file, found = opened(self._datafile._path, *self._how)
+            file, found = opened(self._versioned._path, *self._how)
         except (Vanished, DatafileError):
             return False  # a creation may cure it
         try:
-            self._passage = self._datafile.dogpile.pass_with(found)
+            self._passage = dogpile.pass_with(found)
         finally:
             if self._passage is None:
                 close(file)
         self._file = file
         return self._passage is not None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            close(self._file)
-        finally:
-            assert self._passage is not None
-            self._passage.__exit__(kind, error, trace)
+    def _got(self, passage: Pass) -> IO[Any]:
+        self._file, _ = opened(self._versioned._path, *self._how)
+        return self._file
+
+    def _left(self) -> None:
+        close(self._file)
+
+
+class Acquired(Block[str]):
+    """With the path."""
+
+    __slots__ = ()
+
+    def _got(self, passage: Pass) -> str:
+        path = self._versioned._path
+        if not os.path.exists(path):
+            raise Vanished
+        return path
 
 
 def opened(

@@ -8,14 +8,20 @@ because it was shipped in an image or copied by hand. And where nothing stands, 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from stat import S_ISDIR
 
 from .record import Record
 
 __all__ = ["Standing", "corrected", "standing_at", "standing_of", "stands"]
 
-#: Size (-1: of a directory), mtime in nanoseconds, inode.
+#: Size, mtime in nanoseconds, inode. Of a directory: instead of the size, whether it bears a mark of ours; and the
+#: mtime that it had when it got that.
 Standing = tuple[int, int, int]
+
+_UNMARKED, _MARKED = -1, -2
+_MARK = "user.dogpile_fs"
+_LONGEST_MARK = 64
 
 #: The mtime of what claims to be from before 1970, or is from a reproducible build that says 0.
 _EARLIEST = 1.0
@@ -32,11 +38,39 @@ def standing_at(path: str) -> tuple[Standing, float] | None:
         st = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return standing_of(st), st.st_mtime
+    return standing_of(st, path), st.st_mtime
 
 
-def standing_of(st: os.stat_result) -> Standing:
-    return (-1 if S_ISDIR(st.st_mode) else st.st_size, st.st_mtime_ns, st.st_ino)
+def standing_of(st: os.stat_result, where: str | int | None = None) -> Standing:
+    """What *st* tells of; *where*: its path or a descriptor, to look for a directory's :func:`mark`."""
+    if not S_ISDIR(st.st_mode):
+        return st.st_size, st.st_mtime_ns, st.st_ino
+    marked = None if where is None else _marked(where)
+    if marked is not None and marked[1] == st.st_ino:
+        return _MARKED, *marked
+    return _UNMARKED, st.st_mtime_ns, st.st_ino
+
+
+def mark(fd: int) -> None:
+    """Have the directory *fd* stand for itself from now on, whatever is left in it, where marks can be made.
+
+    Else its mtime tells, which grows when somebody leaves a file in it. And an inode is used again as soon as it
+    is free: a directory that takes the place of one that was removed could not be told from it.
+    """
+    st = os.fstat(fd)
+    with suppress(OSError, AttributeError):  # the latter: macOS
+        os.setxattr(fd, _MARK, b"%d %d" % (st.st_mtime_ns, st.st_ino))
+
+
+def _marked(where: str | int) -> tuple[int, int] | None:
+    try:
+        mark = os.getxattr(where, _MARK)
+        if len(mark) <= _LONGEST_MARK:
+            mtime, inode = mark.split()
+            return int(mtime), int(inode)
+    except (OSError, AttributeError, ValueError):
+        pass
+    return None
 
 
 def corrected(record: Record, found: tuple[Standing, float] | None) -> Record:
@@ -60,6 +94,6 @@ def stands(version: tuple[int, ...], standing: Standing) -> bool:
     """Whether *standing* is what a stamp that describes *version* was written for."""
     if version[:3] == standing:
         return True
-    # A directory's mtime grows when a reader leaves a file in it. Another one with a used inode can look like that
-    # too; then it is stale when the one before would have been.
-    return version[0] == standing[0] == -1 and version[2] == standing[2] and version[1] <= standing[1]
+    # See mark(). Where there are no marks, another directory with a used inode may pass for the one that it
+    # replaced; then it is stale when that would have been.
+    return version[0] == standing[0] == _UNMARKED and version[2] == standing[2] and version[1] <= standing[1]

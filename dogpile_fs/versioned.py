@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from time import time
 from types import EllipsisType
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from . import forking, swap
 from .dogpile import Dogpile, SyncReaderDogpile
@@ -35,6 +35,8 @@ __all__ = ["Creator", "Vanished", "Versioned"]
 log = logging.getLogger("dogpile_fs")
 
 T = TypeVar("T")
+#: What a loader is given.
+_Given = TypeVar("_Given")
 
 #: Called with the path of a new version, where nothing is yet; makes it there.
 Creator = Callable[[str], object]
@@ -52,7 +54,7 @@ class Vanished(Exception):
     """What was there at the pass is not there any more: pass again."""
 
 
-class Versioned(ABC):
+class Versioned(ABC, Generic[_Given]):
     """A resource that is replaced whole, by one process, while all others use it."""
 
     _resource: Literal["file", "directory"]
@@ -92,15 +94,15 @@ class Versioned(ABC):
         self._directory = None if directory is None else absolute(directory)
         self._mode = mode
 
-    def load(self, loader: Callable[[Any], T], *, timeout: Timeout = INHERIT) -> T:
+    def load(self, loader: Callable[[_Given], T], *, timeout: Timeout = INHERIT) -> T:
         """What *loader* makes of the current version: once per process and version, shared by its threads.
 
         After another version was swapped in, by any process, one thread calls *loader* again; the others get the
         old object until the new one is ready. While nothing is new, this costs about what a pass costs.
 
-        :param loader: called with the version: a datafile opened in mode ``"rb"``, a directory's path. A function
-            without closure and defaults is known by its code, so it may be a lambda; else pass the same object.
-            A resource remembers the objects of 64 loaders.
+        :param loader: called with the version, a datafile opened in mode ``"rb"`` or a directory's path, which is
+            good until it returns. A function without closure and defaults is known by its code, so it may be a
+            lambda; else pass the same object. A resource remembers the objects of 64 loaders.
         :param timeout: as of :meth:`open`; it also bounds the wait for another thread's first object.
         :returns: the object; it is the same for all who ask, and must not be changed.
         :raises: as :meth:`open`, and what *loader* raises: the old object stays, and the next call tries again.
@@ -133,7 +135,7 @@ class Versioned(ABC):
                 return self._load(loading, loader, passage)
         raise AssertionError("unreachable")
 
-    def _load(self, loading: Loading, loader: Callable[[Any], T], passage: Pass) -> T:
+    def _load(self, loading: Loading, loader: Callable[[_Given], T], passage: Pass) -> T:
         deadline = passage.deadline
         value: T = loading.value(
             loader, passage.version, lambda version: self._opening(version, loader, deadline), deadline
@@ -238,7 +240,8 @@ class Versioned(ABC):
                 return True  # a child that was forked inside the creator
             self._refuse_unless_made(target)
             is_made = True
-            if self.validate is not None and self.validate(target) is False:
+            # Not ``is``: numpy's and pandas' False are other objects.
+            if self.validate is not None and self.validate(target) == False:  # noqa: E712
                 raise DatafileError(
                     errno.EINVAL,
                     f"validate refused the new version of {self._path!r}: the old one stays. "
@@ -298,7 +301,7 @@ class Versioned(ABC):
         """Remove what was left under a name of ours, if it still is there."""
 
     @abstractmethod
-    def _open_current(self, deadline: Deadline) -> AbstractContextManager[tuple[Standing, Any]]:
+    def _open_current(self, deadline: Deadline) -> AbstractContextManager[tuple[Standing, _Given]]:
         """Open what is in place: yields what it is, and what a loader is given of it.
 
         :raises Vanished: if there is none any more.
@@ -306,7 +309,7 @@ class Versioned(ABC):
 
     @contextmanager
     def _opening(
-        self, passed: Version, loader: Callable[[Any], T], deadline: Deadline
+        self, passed: Version, loader: Callable[[_Given], T], deadline: Deadline
     ) -> Iterator[tuple[Version, Callable[[], T]]]:
         """Open what is in place: yields which version that is, and what makes an object of it."""
         for attempt in range(_ATTEMPTS):

@@ -746,6 +746,57 @@ def test_a_version_that_was_removed_behind_our_back_is_created_again(path: str, 
     assert hidden(path) == []
 
 
+@both_layouts
+def test_what_is_left_in_a_version_does_not_make_it_another(path: str, layout: str) -> None:
+    datadir = versions(path, 2, layout)
+    createdtime, version = datadir.status().createdtime, datadir.dogpile.version
+    with datadir.open() as inside:
+        Path(inside, "lock").touch()
+    time.sleep(0.001)
+    assert (datadir.status().createdtime, datadir.dogpile.version) == (createdtime, version)
+
+
+def test_another_directory_with_the_inode_of_the_removed_one_is_another(path: str) -> None:
+    datadir = versions(path, 2, "plain")
+    assert loaded(datadir) == "2"
+    inode = os.stat(path).st_ino
+    for _ in range(200):
+        shutil.rmtree(path)
+        making("foreign")(path)
+        if os.stat(path).st_ino == inode:
+            break
+    else:
+        pytest.skip("this file system does not use inodes again")
+    time.sleep(0.001)
+    assert loaded(datadir) == "foreign"
+    assert datadir.status().createdtime == pytest.approx(os.stat(path).st_mtime, abs=1e-3)
+
+
+def test_where_a_plain_directory_has_no_name_that_stays_it_is_not_read(
+    path: str, mounted: Callable[..., None]
+) -> None:
+    datadir = versions(path, 1, "plain")
+
+    def read_without_proc() -> None:
+        for use in (opened, loaded):
+            with pytest.raises(DatafileError) as caught:
+                use(datadir)
+            tells(caught.value, repr(path), "/proc is not mounted", "Cure: mount it")
+        assert opened(versions(path + ".link", 1)) == "1"
+
+    mounted(Path("/proc"), "size=1m", read_without_proc)
+
+
+def test_a_copy_of_a_version_is_another_whatever_it_has_been_marked_with(path: str) -> None:
+    datadir = versions(path, 1)
+    before = datadir.dogpile.version
+    subprocess.run(["cp", "-a", os.path.realpath(path), path + ".copy"], check=True)
+    os.unlink(path)
+    os.rename(path + ".copy", path)
+    time.sleep(0.001)
+    assert datadir.dogpile.version != before
+
+
 def test_a_link_that_was_set_back_by_hand_is_believed_and_the_later_version_is_dropped(path: str) -> None:
     # What one leaves as well who was killed before he flipped the link.
     datadir = versions(path, 2, keep=2)
@@ -865,6 +916,17 @@ def test_after_a_rollback_creations_go_on_keeping(path: str, layout: str) -> Non
     for expected in ("2", "1"):
         datadir.rollback()
         assert opened(datadir) == expected
+
+
+@both_layouts
+def test_a_rollback_goes_past_a_kept_version_that_was_removed_by_hand(path: str, layout: str) -> None:
+    datadir = versions(path, 5, layout, keep=3)
+    for name in os.listdir(os.path.dirname(path)):
+        there = os.path.join(os.path.dirname(path), name)
+        if name.startswith(".dogpile-dir-") and text(there) in ("4", "3"):
+            shutil.rmtree(there)
+    datadir.rollback()
+    assert opened(datadir) == "2"
 
 
 @both_layouts

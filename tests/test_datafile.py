@@ -559,7 +559,23 @@ def test_what_validate_refuses_is_not_put_in_place(
     assert datafile.status().failed_pid == os.getpid()
 
 
-@pytest.mark.parametrize("verdict", [None, True, 0, "", [], "no"])
+class _AnotherFalse:
+    """As numpy's."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return other is False or self is other
+
+
+@pytest.mark.parametrize("verdict", [_AnotherFalse(), 0])
+def test_what_equals_false_is_a_refusal(path: str, verdict: Any) -> None:
+    with pytest.raises(DatafileError, match="validate refused"):
+        Datafile(path, 3600, writing("x"), validate=lambda target: verdict).refresh()
+    assert beside(path) == set()
+
+
+@pytest.mark.parametrize("verdict", [None, True, "", [], "no"])
 def test_what_validate_returns_is_no_refusal_unless_it_is_false(path: str, verdict: Any) -> None:
     seen: list[str] = []
 
@@ -570,6 +586,22 @@ def test_what_validate_returns_is_no_refusal_unless_it_is_false(path: str, verdi
 
     assert Datafile(path, 3600, writing("x"), validate=validate).refresh()
     assert seen == ["x"]
+
+
+@pytest.mark.parametrize("use", [opened, loaded, Datafile.path, Datafile.refresh])
+def test_a_creators_end_of_an_iteration_is_its_error_as_any_other(
+    path: str, use: Callable[[Datafile], Any]
+) -> None:
+    with pytest.raises(StopIteration):
+        use(Datafile(path, 3600, lambda target: next(iter([]))))
+
+
+def test_a_block_is_entered_by_one_at_a_time(path: str) -> None:
+    for block in (versions(path, 1).open(), versions(path, 1).acquire()):
+        with block, pytest.raises(RuntimeError, match="entered already"):
+            block.__enter__()
+        with pytest.raises(RuntimeError, match="left already"):
+            block.__exit__(None, None, None)
 
 
 def test_what_validate_removes_is_not_there_to_be_put_in_place(path: str) -> None:

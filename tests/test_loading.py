@@ -14,6 +14,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import pytest
@@ -414,7 +415,7 @@ def test_the_timeout_bounds_the_wait_for_another_threads_first_object(path: str,
 
 def test_a_timeout_that_is_none_at_all_is_refused(datafile: Datafile) -> None:
     with pytest.raises(ValueError, match="timeout"):
-        datafile.load(bytes, timeout=-1)
+        datafile.load(json.load, timeout=-1)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -526,7 +527,20 @@ def test_methods_and_builtins_and_classes_may_be_loaders(datafile: Datafile) -> 
     assert (datafile.load(one.parse), datafile.load(other.parse)) == (["one"], ["other"])
     assert datafile.load(Parser.of) is datafile.load(Parser.of)
     assert datafile.load(json.load) == 1
-    assert isinstance(datafile.load(Thing), Thing)
+    assert isinstance(datafile.load(lambda file: Thing(repr(file))), Thing)
+
+
+def test_a_loader_that_has_no_hash_is_known_as_the_object_that_it_is(datafile: Datafile) -> None:
+    @dataclass
+    class Parser:
+        word: str
+
+        def __call__(self, file: BinaryIO) -> list[str]:
+            return [self.word]
+
+    one, other = Parser("word"), Parser("word")
+    assert datafile.load(one) is datafile.load(one)
+    assert datafile.load(other) is not datafile.load(one)
 
 
 def test_loaders_without_end_keep_no_objects_without_end(datafile: Datafile) -> None:

@@ -20,7 +20,7 @@ from dogpile_fs import Dogpile, LockTimeout, PathError, SyncReaderDogpile
 from dogpile_fs.observed import ObservedRecord
 from dogpile_fs.record import DAMAGED, NOTHING, About, Invalidated, Record
 from dogpile_fs.sidecar import Sidecar
-from dogpile_fs.standing import Standing, corrected, standing_at
+from dogpile_fs.standing import Standing, corrected, standing_at, standing_of
 
 from .processes import Processes, ended_well, in_child, wait_for
 from .processes import Record as Diary
@@ -154,6 +154,26 @@ def test_a_directory_in_which_something_was_left_is_the_same_but_not_one_with_an
     assert corrected(record, ((-1, 2000, 77), 2e-6)) is record
     for standing in ((-1, 999, 77), (-1, 2000, 78), (5, 2000, 77)):
         assert corrected(record, (standing, 1.5)).createdtime == 1.5
+
+
+def test_a_directory_that_was_marked_is_the_same_with_its_mark_alone() -> None:
+    record = STAMPED.replace(about=(-2, 1000, 77, 3))
+    assert corrected(record, ((-2, 1000, 77), 2e-6)) is record
+    for standing in ((-2, 1001, 77), (-2, 1000, 78), (-1, 1000, 77), (-1, 2000, 77)):
+        assert corrected(record, (standing, 1.5)).createdtime == 1.5
+    assert corrected(STAMPED.replace(about=(-1, 1000, 77, 3)), ((-2, 2000, 77), 1.5)).createdtime == 1.5
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"1", b"1 2 3", b"one two", b"1 2" + b" " * 99, b"1" * 99, b"\xff \xfe", b"5 %d"]
+)
+def test_a_mark_that_is_not_ours_is_none(tmp_path: Path, said: bytes) -> None:
+    found = os.stat(tmp_path)
+    try:
+        os.setxattr(tmp_path, "user.dogpile_fs", said.replace(b"%d", b"%d" % (found.st_ino + 1)))
+    except OSError:
+        pytest.skip("no extended attributes on this file system")
+    assert standing_of(found, str(tmp_path)) == (-1, found.st_mtime_ns, found.st_ino)
 
 
 numbers = st.integers(-1, 2**63)
@@ -293,8 +313,7 @@ def test_what_stands_at_the_path_must_be_of_its_kind(tmp_path: Path) -> None:
         Dogpile(3600, f"{tmp_path}/directory/")
     (tmp_path / "dangling").symlink_to("nowhere")
     Dogpile(3600, tmp_path / "dangling", resource="directory")
-    with pytest.raises(PathError):
-        Dogpile(3600, tmp_path / "dangling", resource="file")
+    Dogpile(3600, tmp_path / "dangling", resource="file")
 
 
 def _make(path: str, resource: str) -> None:
@@ -460,6 +479,7 @@ def test_who_waits_for_a_first_creation_passes_when_it_ends(
 
 @pytest.mark.parametrize("make", ["fifo", "socket"])
 def test_what_is_no_file_is_looked_at_without_hanging(path: str, make: str) -> None:
+    dogpile = Dogpile(3600, path, resource="file")
     if make == "fifo":
         os.mkfifo(path)
     else:
@@ -469,8 +489,9 @@ def test_what_is_no_file_is_looked_at_without_hanging(path: str, make: str) -> N
             server.bind(os.path.basename(path))
             os.fchdir(here)
             os.close(here)
-    dogpile = Dogpile(3600, path, resource="file")
     promptly(dogpile.status)
+    with pytest.raises(PathError, match="is no regular file"):
+        Dogpile(3600, path, resource="file")
     assert not stat.S_ISREG(os.lstat(path).st_mode)
 
 
