@@ -254,8 +254,11 @@ class DataDirectory(Versioned[str]):
                 permissions.inherit(version.fd, permissions.of(os.stat(real), real))
             if self.durable:
                 durability.sync_tree(target)
+        except DatafileError:
+            raise
         except OSError as error:
-            raise explained(DatafileError, target, "complete the new version", error) from error
+            what = error.filename if isinstance(error.filename, str) else target
+            raise explained(DatafileError, what, "make durable", error, reading=True) from error
 
     def _point_to(self, name: str, place: str) -> None:
         """Flip the symbolic link."""

@@ -207,9 +207,10 @@ class Datafile(Versioned[BinaryIO]):
         kept.remove_all_but(self.keep)
 
     def _complete(self, target: str, before: Permissions | None) -> None:
-        try:
+        with explaining(DatafileError, target, "open the new version", reading=True):
             # Looked at anew: who may write the directory could have put something else there since it was made.
             fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
             try:
                 found = os.fstat(fd)
                 if not stat.S_ISREG(found.st_mode):

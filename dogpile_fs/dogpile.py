@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from .passage import Passage, ReadingPassage, Terms, whoami
 from .passes import Pass
-from .paths import absolute, checked_resource
+from .paths import absolute, checked_mode, checked_resource
 from .record import CLOCK_TOLERANCE, Record, lifetime
 from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope
 from .seconds import checked_seconds
@@ -45,7 +45,8 @@ class Dogpile:
     :param resource: ``"file"`` or ``"directory"``, if *path* is one and shall be looked at: once it was removed,
         there is nothing yet; if somebody else replaced it, or it is there without a sidecar, its own mtime
         counts as createdtime. ``None``: what is or is not at *path* is not looked at.
-    :raises TypeError, ValueError: for an *expiretime* or *timeout* that is no number, negative or NaN.
+    :raises TypeError, ValueError: for an *expiretime* or *timeout* that is no number, negative or NaN, and for a
+        *mode* that is none.
     :raises PathError: for a *path* that cannot be coordinated.
 
     The behaviour and the first three parameters are those of ``dogpile.core`` 0.4.1's class of this name; there,
@@ -79,6 +80,7 @@ class Dogpile:
             raise ValueError(f"resource must be 'file', 'directory' or None, not {resource!r}")
         self.path = None if path is None else checked_resource(path, resource)
         own_timeout = checked_timeout(timeout)
+        checked_mode(mode)
         scope: Scope
         if self.path is None:
             if directory is not None or mode is not None or resource is not None:

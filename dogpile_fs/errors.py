@@ -115,6 +115,7 @@ _DATAFILE_CURES = {
     errno.EISDIR: "move the directory away, or name another path",
     errno.ENAMETOOLONG: "shorten the name",
     errno.ENOSPC: "free space on that file system",
+    errno.EBUSY: "nothing can take the place of a mount point: name a path inside of it, or mount its directory",
     errno.ENOLCK: "put the datafile on a local file system",
 }
 _CURES[errno.EPERM] = _CURES[errno.EACCES]

@@ -27,7 +27,7 @@ from . import byterange
 from .errors import LockFileError, LockTimeout, NotHeld, WouldDeadlock, explained
 from .forking import forget_in_child
 from .lockfile import Description
-from .paths import absolute
+from .paths import absolute, checked_mode
 from .waiting import INHERIT, Deadline, Timeout, checked_timeout, deadline_of, wait_until
 
 __all__ = ["FileMutex"]
@@ -82,7 +82,7 @@ class FileMutex:
     ) -> None:
         self.path = absolute(path)
         self.timeout = checked_timeout(timeout)
-        self.mode = mode
+        self.mode = checked_mode(mode)
         # Held by whoever holds the mutex, or waits for the file in this process's name: its threads contend
         # here, and only one of them for the file.
         self._threads = threading.Lock()

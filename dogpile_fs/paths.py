@@ -9,7 +9,7 @@ import stat
 
 from .errors import PathError, explained
 
-__all__ = ["absolute", "checked_name", "checked_resource", "coordination_base"]
+__all__ = ["absolute", "checked_mode", "checked_name", "checked_resource", "coordination_base"]
 
 _LONGEST_SUFFIX = ".dogpile.rwlock"
 #: Bytes of a resource's name that are kept in a shared directory, for people; the digest tells it from others.
@@ -113,6 +113,19 @@ def checked_resource(path: str | os.PathLike[str], kind: str | None = None) -> s
     elif os.path.basename(resource) in (os.curdir, os.pardir):
         raise _names_no_file(os.fspath(path))  # of a missing directory
     return resource
+
+
+def checked_mode(mode: int | None) -> int | None:
+    """Permission bits, or ``None``.
+
+    :raises TypeError, ValueError: if *mode* is neither.
+    """
+    if mode is not None:
+        if type(mode) is not int:
+            raise TypeError(f"mode must be permission bits, such as 0o660, not {mode!r}")
+        if not 0 <= mode <= 0o7777:
+            raise ValueError(f"mode must be permission bits, such as 0o660, not {mode:#o}")
+    return mode
 
 
 def coordination_base(resource: str, directory: str | os.PathLike[str] | None) -> str:

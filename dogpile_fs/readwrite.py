@@ -22,7 +22,7 @@ from weakref import ref
 from . import forking, room
 from .errors import LockTimeout, NotHeld, WouldDeadlock
 from .lockfile import Description
-from .paths import absolute
+from .paths import absolute, checked_mode
 from .seats import Seat, stays_of_threads
 from .waiting import INHERIT, NOW, Deadline, Timeout, checked_timeout, deadline_of, wait_until
 
@@ -73,7 +73,7 @@ class ReadWriteFileLock:
     ) -> None:
         self.path = absolute(path)
         self.timeout = checked_timeout(timeout)
-        self.mode = mode
+        self.mode = checked_mode(mode)
         # Open, locking nothing, for the next who come.
         self.idle: list[Seat] = []
         # Held by this process's writer, or by the one of its threads that waits to be: the others contend here.

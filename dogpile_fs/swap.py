@@ -133,6 +133,11 @@ def rename(new: str, path: str) -> None:
     try:
         os.replace(new, path)
     except OSError as error:
+        if error.errno == errno.ENOENT and lstat(new) is None:
+            raise DatafileError(
+                errno.ENOENT,
+                f"{new!r} was removed before it could be put at {path!r}. Cure: find out who removes such files.",
+            ) from error
         raise explained(DatafileError, path, "put the new version at", error) from error
 
 

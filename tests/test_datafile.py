@@ -10,6 +10,7 @@ import shutil
 import signal
 import sqlite3
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -227,6 +228,9 @@ def test_arguments_of_no_use_are_refused(path: str) -> None:
         ({"expiretime": -1}, ValueError),
         ({"expiretime": "1h"}, TypeError),
         ({"timeout": -1}, ValueError),
+        ({"mode": "rw"}, TypeError),
+        ({"mode": True}, TypeError),
+        ({"mode": 0o666666}, ValueError),
     ):
         with pytest.raises(error):
             make(path, **wrong)
@@ -402,6 +406,7 @@ def test_a_file_that_its_own_user_may_not_read_is_refused(unprivileged: Unprivil
         with pytest.raises(DatafileError) as caught:
             datafile.refresh()
         assert caught.value.errno == errno.EACCES
+        tells(caught.value, "open the new version", "Cure: let this user read it")
         assert beside(unprivileged.path) == set()
 
     unprivileged.run(create_in_vain)
@@ -602,6 +607,20 @@ def test_a_block_is_entered_by_one_at_a_time(path: str) -> None:
             block.__enter__()
         with pytest.raises(RuntimeError, match="left already"):
             block.__exit__(None, None, None)
+
+
+def test_a_mount_point_is_told_with_a_cure(path: str, mounted: Callable[..., None]) -> None:
+    Path(path).write_text("old")
+    Path(path + ".mounted").write_text("mounted")
+
+    def swap_there() -> None:
+        subprocess.run(["mount", "--bind", path + ".mounted", path], check=True)
+        with pytest.raises(DatafileError) as caught:
+            Datafile(path, 3600, writing("x")).refresh(force=True)
+        assert caught.value.errno == errno.EBUSY
+        tells(caught.value, repr(path), "Cure: nothing can take the place of a mount point")
+
+    mounted(Path(path + ".tmpfs"), "size=1m", swap_there)
 
 
 def test_what_validate_removes_is_not_there_to_be_put_in_place(path: str) -> None:

@@ -94,6 +94,13 @@ def test_names_of_one_kind_and_owner_are_told_from_all_others() -> None:
 # Swaps.
 
 
+def test_what_was_removed_before_the_rename_is_told_as_that(tmp_path: Path) -> None:
+    with pytest.raises(DatafileError) as caught:
+        swap.rename(str(tmp_path / "new"), str(tmp_path / "file"))
+    assert caught.value.errno == errno.ENOENT
+    tells(caught.value, repr(str(tmp_path / "new")), "was removed before", "Cure: find out who")
+
+
 def test_a_rename_that_the_system_refuses_is_told_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "new").write_text("new")
     (tmp_path / "directory").mkdir()
