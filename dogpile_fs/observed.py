@@ -64,7 +64,9 @@ class ObservedRecord:
                 sighting, record, found = later, later.record, self._found()
         until = min(now + _LOOK_EVERY, sighting.until)
         since = max(now, sighting.since)
-        seen = Sighting(correct, sighting.description, sighting.length, sighting.checksum, since, until)
+        seen = Sighting(
+            correct, sighting.description, sighting.length, sighting.checksum, since, until, sighting.absent
+        )
         # The stamp's own numbers, if they are the same: many objects keep them.
         standing = correct.about[:3] if found is not None and correct.about is not None else None
         self._seen = (record, standing if found is None or standing == found[0] else found[0], seen)

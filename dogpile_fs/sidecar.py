@@ -4,7 +4,7 @@ The file is as long as its record, and longer by one zero byte for each creation
 4 KB; then it begins again). So a read is one ``lseek`` on a kept descriptor, the cheapest question that can be
 asked of a file: has its length changed? The record itself, and whether the file at the path still is that one, is
 looked at when it has, and every 10 ms. Memory-mapping the file would be faster still, but a foreign truncate would
-then kill every reader with SIGBUS.
+then kill every reader with SIGBUS. Where there is no file, the question is whether there still is none.
 
 A write is read, change and one ``pwrite`` under an exclusive ``flock`` on the sidecar itself, held for
 microseconds: a creator's stamp and somebody's invalidation of it cannot overwrite each other. The creation
@@ -21,6 +21,8 @@ import math
 import os
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from os import F_OK, access
+from os.path import lexists
 from time import time
 
 from . import durability, hardlink
@@ -44,7 +46,7 @@ _PATIENCE = 1.0
 class Sighting:
     """A record as it was read, and what tells whether it still is that. Never changed once it is made."""
 
-    __slots__ = ("checksum", "description", "length", "record", "since", "until")
+    __slots__ = ("absent", "checksum", "description", "length", "record", "since", "until")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Sighting:
         checksum: bytes,
         since: float,
         until: float,
+        absent: str = "",
     ) -> None:
         self.record = record
         #: From where it was read, and how long that was; closes when the last one who uses it lets go.
@@ -61,14 +64,18 @@ class Sighting:
         self.length = length
         #: The record's last bytes.
         self.checksum = checksum
-        #: By the wall clock, from when to when the length alone may be asked. A clock set back is before that.
+        #: By the wall clock, from when to when no more may be asked. A clock set back is before that.
         self.since = since
         self.until = until
+        #: Without a description: where there was no file.
+        self.absent = absent
 
     def still_holds(self) -> bool:
-        """Whether the record is what it was: one system call, unless more than the length has to be looked at."""
-        if self.description is None or not self.since <= time() < self.until:
+        """Whether the record is what it was: one system call, unless more has to be looked at."""
+        if not self.since <= time() < self.until:
             return False
+        if self.description is None:
+            return not _is_there(self.absent)
         try:
             return os.lseek(self.description.fd, 0, os.SEEK_END) == self.length
         except OSError:
@@ -96,7 +103,7 @@ class Sidecar:
         self._retired: Description | None = None
 
     def sight(self) -> Sighting:
-        """The record as it is now; :data:`~.record.NOTHING` if there is none.
+        """The record as it is now; :data:`~.record.NOTHING` if there is none. The first one is seen at once.
 
         A sidecar that was deleted, replaced or scribbled on less than 10 ms ago may still be believed.
 
@@ -128,7 +135,8 @@ class Sidecar:
                 raise explanation from error
             self._complain(f"{explanation.strerror} Until then it counts as no creation yet.")
             return self._forgotten(_DAMAGE_SEEN)
-        return self._forgotten(_NOTHING_SEEN)
+        now = time()
+        return self._forgotten(Sighting(NOTHING, None, 0, b"", now, now + _LOOK_EVERY, absent=self.path))
 
     def _look(self) -> Sighting:
         fd = -1
@@ -272,6 +280,18 @@ class Sidecar:
             self._complaint = text
             log.log(level, text)
 
+
+def _is_there_by_access(path: str) -> bool:
+    """Whether anything is called *path*. Raises nothing, which would cost more than the question does.
+
+    As ``open`` would find it: for who this process acts as, and through no link that was planted there.
+    """
+    return access(path, F_OK, effective_ids=True, follow_symlinks=False)
+
+
+#: Some systems refuse that question (musl on Linux before 5.8, a filter that does not know faccessat2), and so
+#: would tell that nothing is anywhere.
+_is_there: Callable[[str], bool] = _is_there_by_access if _is_there_by_access("/") else lexists
 
 _NOTHING_SEEN = unseen(NOTHING)
 _DAMAGE_SEEN = unseen(DAMAGED)

@@ -1,4 +1,4 @@
-"""The hot path: one question for the sidecar's length, a pass for all who come after, a seat for each reader."""
+"""The hot path: one question for the sidecar, a pass for all who come after, a seat for each reader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import pytest
 
@@ -24,11 +24,12 @@ from dogpile_fs import (
     SyncReaderDogpile,
     seats,
 )
-from dogpile_fs.record import DAMAGED, SIZE, Record
+from dogpile_fs.record import DAMAGED, NOTHING, SIZE, Record
 from dogpile_fs.sidecar import Sidecar, contents
 
 from .processes import PATIENCE, Processes, ended_well, in_child, wait_for
 from .processes import Record as Diary
+from .tracing import NotTraceable, killed_before
 
 BOTH = pytest.mark.parametrize("kind", [Dogpile, SyncReaderDogpile])
 
@@ -353,6 +354,216 @@ def test_a_file_that_was_removed_is_noticed_by_passes_soon(path: str) -> None:
     time.sleep(0.001)
     with dogpile.acquire(Path(path).touch):
         assert os.path.exists(path)
+
+
+# Without a sidecar: what was there before anybody created it.
+
+
+def adopted(path: str, text: str = "shipped") -> str:
+    """A file at *path* that nobody has created, a minute old."""
+    Path(path).write_text(text)
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    return path
+
+
+def contents_of(file: IO[bytes]) -> str:
+    return file.read().decode()
+
+
+def passes(dogpile: Dogpile, creator: Callable[[], None]) -> None:
+    with dogpile.acquire(creator):
+        pass
+
+
+@pytest.fixture
+def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look is due: what is noticed, one system call has told."""
+    monkeypatch.setattr("dogpile_fs.sidecar._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs.observed._LOOK_EVERY", 3600.0)
+
+
+@pytest.fixture(params=["access", "lexists"])
+def both_questions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the system refuses the cheaper one."""
+    if request.param == "lexists":
+        monkeypatch.setattr("dogpile_fs.sidecar._is_there", os.path.lexists)
+
+
+def system_calls_of(action: Callable[[], object]) -> int:
+    try:
+        return killed_before(0, action).calls
+    except NotTraceable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("for_long", "no_gc")
+@pytest.mark.parametrize("is_created", [False, True])
+@pytest.mark.parametrize("how", ["pass", "load"])
+def test_with_a_sidecar_or_without_it_is_one_system_call_when_nothing_is_new(
+    path: str, how: str, is_created: bool
+) -> None:
+    datafile = Datafile(adopted(path))
+    if is_created:
+        datafile.touch()
+    assert os.path.exists(path + ".dogpile") == is_created
+
+    def times(number: int) -> Callable[[], None]:
+        def use() -> None:
+            for _ in range(number):
+                if how == "pass":
+                    passes(datafile.dogpile, never)
+                else:
+                    datafile.load(contents_of)
+
+        return use
+
+    times(10)()
+    # A child has to open the sidecar anew, hence not from 0 on.
+    assert system_calls_of(times(110)) - system_calls_of(times(10)) == 100
+
+
+def _invalidate_each(path: str, diary: Diary, hard: bool) -> None:
+    for number in range(1, 11):
+        diary.wait("next", number)
+        Dogpile(3600, f"{path}.{number}").invalidate(hard)
+        diary.write("invalidated")
+
+
+@BOTH
+@pytest.mark.usefixtures("for_long")
+@pytest.mark.parametrize("hard", [False, True])
+def test_an_adopted_files_invalidation_by_another_process_is_seen_at_once_by_the_next_pass(
+    kind: type[Dogpile], hard: bool, path: str, processes: Processes, record: Diary
+) -> None:
+    processes.start(_invalidate_each, path, record, hard)
+    created: list[int] = []
+    for number in range(1, 11):
+        dogpile = kind(3600, adopted(f"{path}.{number}"), resource="file")
+        for _ in range(3):
+            passes(dogpile, never)
+        record.write("next")
+        record.wait("invalidated", number)
+        passes(dogpile, lambda: created.append(1))
+        assert len(created) == number
+    processes.join()
+
+
+def _create_each(path: str, diary: Diary) -> None:
+    for number in range(1, 11):
+        diary.wait("next", number)
+        Datafile(f"{path}.{number}", 3600, lambda target: Path(target).write_text("created")).refresh(force=True)
+        diary.write("created")
+
+
+@pytest.mark.usefixtures("for_long")
+def test_an_adopted_files_first_creation_by_another_process_is_loaded_at_once(
+    path: str, processes: Processes, record: Diary
+) -> None:
+    processes.start(_create_each, path, record)
+    for number in range(1, 11):
+        datafile = Datafile(adopted(f"{path}.{number}"), 3600)
+        for _ in range(3):
+            assert datafile.load(contents_of) == "shipped"
+        record.write("next")
+        record.wait("created", number)
+        assert datafile.load(contents_of) == "created"
+    processes.join()
+
+
+def test_what_takes_an_adopted_files_place_is_loaded_a_moment_later_and_where_it_was_removed_it_is_created(
+    path: str,
+) -> None:
+    datafile = Datafile(adopted(path), 3600, lambda target: Path(target).write_text("created"))
+    for number in range(5):
+        os.replace(adopted(path + ".other", f"other {number}"), path)
+        time.sleep(0.001)
+        for _ in range(3):
+            assert datafile.load(contents_of) == f"other {number}"
+    assert not os.path.exists(path + ".dogpile")
+    os.unlink(path)
+    time.sleep(0.001)
+    assert datafile.load(contents_of) == "created"
+
+
+@pytest.mark.usefixtures("for_long")
+def test_an_adopted_file_is_fresh_for_no_longer_than_it_would_be_with_a_sidecar(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = StoppedClock(monkeypatch)
+    dogpile = Dogpile(3600, adopted(path), resource="file")
+    born = os.stat(path).st_mtime
+    clock.now = born + 3600 - 0.002
+    for _ in range(3):
+        passes(dogpile, never)
+    clock.now = born + 3600
+    created: list[int] = []
+    passes(dogpile, lambda: created.append(1))
+    assert created
+
+
+def test_that_there_is_no_sidecar_is_believed_for_as_long_as_a_sidecar_and_not_when_the_clock_was_set(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = StoppedClock(monkeypatch)
+    sidecar = Sidecar(path)
+    for step in (0.011, -0.001, -3600.0, 7200.0):
+        before = sidecar.sight()
+        assert sidecar.sight() is before
+        clock.now += step
+        after = sidecar.sight()
+        assert after is not before
+        assert after.record is NOTHING
+
+
+@pytest.mark.usefixtures("for_long", "both_questions")
+def test_the_first_sidecar_is_seen_at_once_and_so_is_whatever_else_is_put_there(path: str) -> None:
+    reader, writer = Sidecar(path), Sidecar(path)
+    Path(path + ".elsewhere").touch()
+    for target in ("nowhere", path + ".elsewhere"):
+        assert reader.sight().record is NOTHING
+        os.symlink(target, path)
+        assert reader.sight().record is NOTHING
+        assert not os.path.lexists(path), "it was not looked at"
+    writer.change(lambda _: Record(createdtime=1.0, generation=1))
+    assert reader.sight().record.generation == 1
+
+
+@pytest.mark.usefixtures("for_long", "both_questions")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another than he is")
+def test_the_first_sidecar_is_seen_at_once_by_who_may_enter_its_directory_only_as_whom_he_acts_for(
+    path: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o700)
+
+    def use() -> None:
+        os.setresuid(65534, 0, 0)
+        reader = Sidecar(path)
+        assert reader.sight().record is NOTHING
+        Sidecar(path).change(lambda _: Record(createdtime=1.0, generation=1))
+        assert reader.sight().record.generation == 1
+
+    assert ended_well(in_child(use))
+
+
+@BOTH
+@pytest.mark.usefixtures("for_long")
+def test_a_child_that_inherits_an_adopted_file_sees_its_first_sidecar_at_once_and_so_does_the_parent(
+    kind: type[Dogpile], path: str
+) -> None:
+    dogpile = kind(3600, adopted(path), resource="file")
+    passes(dogpile, never)
+
+    def use() -> None:
+        passes(dogpile, never)
+        Dogpile(3600, path).invalidate(hard=True)
+        created: list[int] = []
+        passes(dogpile, lambda: created.append(1))
+        assert created
+
+    assert ended_well(in_child(use))
+    passes(dogpile, never)
+    assert dogpile.status().generation == 1
+    assert dogpile._terms.passed is not None, "it passes by the sidecar now"
 
 
 # Seats.
