@@ -17,7 +17,7 @@ from .observed import ObservedRecord
 from .paths import coordination_base
 from .record import NOTHING, Record
 from .sidecar import Sidecar, Sighting, unseen
-from .standing import Standing, standing_of, stands
+from .standing import Standing, corrected, standing_of, stands
 from .threads import BorrowedMutex, LockLike, ThreadMutex, ThreadReadWriteLock, wait_for
 from .waiting import INHERIT, Deadline, Timeout
 from .watching import wait_for_change
@@ -161,8 +161,10 @@ class ProcessScope:
         return self._seer.look().record
 
     def record_of(self, found: os.stat_result) -> Record:
-        record = self.sidecar.sight().record
-        return record if record.about is not None and stands(record.about, standing_of(found)) else NOTHING
+        record, standing = self.sidecar.sight().record, standing_of(found)
+        if record.about is None and record.createdtime <= 0:
+            return corrected(record, (standing, found.st_mtime))  # it is there, and nobody has stamped it
+        return record if record.about is not None and stands(record.about, standing) else NOTHING
 
     def standing(self) -> Standing | None:
         return self._seer.standing()

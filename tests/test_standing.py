@@ -573,3 +573,17 @@ def test_it_may_be_used_before_and_after_fork(path: str, kind: type[Dogpile]) ->
 
     assert ended_well(in_child(in_the_child))
     assert dogpile.fresh_version() not in (version, None)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_who_has_opened_what_was_shipped_has_passed_unless_it_was_invalidated(path: str, hard: bool) -> None:
+    Path(path).write_text("shipped")
+    dogpile = Dogpile(3600, path, resource="file")
+    assert dogpile.pass_with(os.stat(path)) is not None
+    assert Dogpile(0, path, resource="file").pass_with(os.stat(path)) is None
+    Dogpile(3600, path).invalidate(hard)
+    assert dogpile.pass_with(os.stat(path)) is None
+    dogpile.refresh(lambda: None)
+    assert dogpile.pass_with(os.stat(path)) is not None
+    Path(path).write_text("replaced behind our back")
+    assert dogpile.pass_with(os.stat(path)) is None
