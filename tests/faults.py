@@ -32,8 +32,8 @@ _CALLS = """
 86 link pp|87 unlink p|88 symlink pp|89 readlink p|90 chmod p|91 fchmod f|93 fchown f|102 getuid|104 getgid
 107 geteuid|108 getegid|109 setpgid|110 getppid|121 getpgid|131 sigaltstack|186 gettid|202 futex
 217 getdents64 f|228 clock_gettime|230 clock_nanosleep|231 exit_group|257 openat .p|262 newfstatat fp
-263 unlinkat .p|265 linkat .p.p|268 fchmodat .p|280 utimensat .p|293 pipe2|316 renameat2 .p.p|318 getrandom
-326 copy_file_range f.f|332 statx .p|334 rseq|435 clone3
+263 unlinkat .p|265 linkat .p.p|268 fchmodat .p|277 sync_file_range f|280 utimensat .p|293 pipe2|316 renameat2 .p.p
+318 getrandom|326 copy_file_range f.f|332 statx .p|334 rseq|435 clone3
 """
 _NAMES: dict[int, tuple[str, str]] = {}
 for _each in _CALLS.replace("\n", "|").strip("|").split("|"):
