@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import stat
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 
 from .errors import DatafileError, explained
 from .lockfile import let_go
@@ -15,6 +18,9 @@ __all__ = ["sync", "sync_directory", "sync_tree"]
 
 #: What a file system says that cannot.
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+#: What is no error of a disk: no such call, a sandbox that forbids it, a signal.
+_NOT_DONE = (errno.ENOSYS, errno.EPERM, errno.EINTR)
+_WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # SYNC_FILE_RANGE_...
 
 
 def sync(fd: int) -> None:
@@ -50,16 +56,58 @@ def sync_tree(path: str) -> None:
 
     :raises OSError: if a file cannot be opened, or the disk fails.
     """
+    # One fsync after the other would wait for the disk, and for a commit of the journal, once per file. If all are
+    # begun before the first is waited for, and written before the first is synced, one commit covers many, as
+    # dpkg has it. It promises nothing by itself (sync_file_range(2): "None of these operations writes out the
+    # file's metadata", and the disk's cache is not flushed), so each is synced all the same. syncfs(2) would be
+    # quicker still, but waits for what all others have written, and fails for them.
+    if _sync_file_range() is not None:
+        for step in (_begin_to_write, _await_written):
+            for directory, _, files in os.walk(path, onerror=_raise):
+                _with_each(step, directory, files)
     for directory, _, files in os.walk(path, onerror=_raise):
-        for name in files:
-            file = os.path.join(directory, name)
-            if stat.S_ISREG(os.lstat(file).st_mode):
-                fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
-                    sync(fd)
-                finally:
-                    let_go(fd)
+        _with_each(sync, directory, files)
         sync_directory(directory)
+
+
+def _with_each(do: Callable[[int], None], directory: str, names: Iterable[str]) -> None:
+    """*do* it with the regular files among these *names* in *directory*; nothing else is opened, or followed."""
+    for name in names:
+        file = os.path.join(directory, name)
+        if stat.S_ISREG(os.lstat(file).st_mode):
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                do(fd)
+            finally:
+                let_go(fd)
+
+
+def _begin_to_write(fd: int) -> None:
+    _write_back(fd, _WRITE)
+
+
+def _await_written(fd: int) -> None:
+    _write_back(fd, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
+
+
+def _write_back(fd: int, flags: int) -> None:
+    call = _sync_file_range()
+    if call is not None and call(fd, 0, 0, flags) != 0:
+        code = ctypes.get_errno()
+        # The disk's errors are raised at once: the kernel tells of each only once, so a later fsync may not.
+        if code not in _NOT_DONE:
+            raise OSError(code, os.strerror(code))
+
+
+@lru_cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """The system call; None where there is none, which is all but Linux."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).sync_file_range
+    except AttributeError:
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return call
 
 
 def _raise(error: OSError) -> None:

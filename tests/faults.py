@@ -33,8 +33,8 @@ _CALLS = """
 107 geteuid|108 getegid|109 setpgid|110 getppid|121 getpgid|131 sigaltstack|186 gettid|190 fsetxattr f
 191 getxattr p|192 lgetxattr p|193 fgetxattr f|199 fremovexattr f|202 futex
 217 getdents64 f|228 clock_gettime|230 clock_nanosleep|231 exit_group|257 openat .p|262 newfstatat fp
-263 unlinkat .p|265 linkat .p.p|268 fchmodat .p|280 utimensat .p|293 pipe2|316 renameat2 .p.p|318 getrandom
-326 copy_file_range f.f|332 statx .p|334 rseq|435 clone3
+263 unlinkat .p|265 linkat .p.p|268 fchmodat .p|277 sync_file_range f|280 utimensat .p|293 pipe2|316 renameat2 .p.p
+318 getrandom|326 copy_file_range f.f|332 statx .p|334 rseq|435 clone3
 """
 _NAMES: dict[int, tuple[str, str]] = {}
 for _each in _CALLS.replace("\n", "|").strip("|").split("|"):

@@ -11,7 +11,7 @@ import pytest
 
 from dogpile_fs import DatafileError, Dogpile, durability
 
-from .failing import calls_of, met
+from .failing import Outcome, calls_of, met
 from .places import descriptors
 from .processes import Processes
 from .ptracing import NotTraceable
@@ -41,6 +41,58 @@ def test_what_is_missing_or_cannot_be_opened_of_a_tree_is_told(unprivileged: Unp
         shutil.rmtree(path)
 
     unprivileged.run(sync)
+
+
+_CREATE = "create, nothing yet, DataDirectory"  # of one with two files
+
+
+def created_despite(call: str, code: int, directory: Path, number: int = 1) -> Outcome:
+    """What comes of a creation while *call* fails."""
+    try:
+        outcome = met(_CREATE, number, code, directory, call)
+    except NotTraceable as error:
+        pytest.skip(str(error))
+    assert outcome is not None
+    return outcome
+
+
+def test_all_files_of_a_tree_are_begun_to_be_written_before_the_first_is_waited_for(tmp_path: Path) -> None:
+    calls = [call for call in synced_by(_CREATE, tmp_path) if ".dogpile-" not in call]
+    assert sorted(calls[:2]) == ["sync_file_range(one)", "sync_file_range(two)"]
+    assert calls[2:4] == calls[:2]  # waits
+    assert sorted(calls[4:6]) == ["fsync(one)", "fsync(two)"]
+    assert calls[6:] == ["fsync(in)"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EOPNOTSUPP])
+@pytest.mark.parametrize(("call", "number"), [("sync_file_range(", 1), ("sync_file_range(", 3), ("fsync(", 1)])
+def test_a_disk_that_fails_while_a_tree_is_synced_is_told(
+    call: str, number: int, code: int, tmp_path: Path
+) -> None:
+    outcome = created_despite(call, code, tmp_path, number)
+    assert (outcome.kind, outcome.wrong) == ("clear error", [])
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EINTR])
+def test_what_cannot_be_begun_early_is_synced_all_the_same(code: int, tmp_path: Path) -> None:
+    outcome = created_despite("sync_file_range(", code, tmp_path)
+    assert (outcome.kind, outcome.wrong) == ("correct pass", [])
+
+
+def test_without_such_a_system_call_a_tree_is_synced_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tree(tmp_path / "tree")
+    synced: list[tuple[int, int]] = []
+
+    def sync(fd: int) -> None:
+        synced.append((os.fstat(fd).st_dev, os.fstat(fd).st_ino))
+
+    monkeypatch.setattr(durability, "_sync_file_range", lambda: None)
+    monkeypatch.setattr(durability, "sync", sync)
+    durability.sync_tree(path)
+    all_in_it = [path, path + "/file", path + "/sub", path + "/sub/empty", path + "/sub/file"]
+    assert sorted(synced) == sorted((os.stat(each).st_dev, os.stat(each).st_ino) for each in all_in_it)
 
 
 def test_a_directory_that_cannot_be_read_is_not_synced_and_one_that_is_missing_is_told(
