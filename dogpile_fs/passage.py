@@ -281,8 +281,9 @@ class Passage(Pass):
         # Told to who asks for the status; and a full disk or a lack of permission shows before the work is done.
         host, pid = whoami().values()
         attempt = (host, pid, time())
-        self.scope.change(lambda record: record.begun(attempt))
-        self.seen = self.seen.begun(attempt)
+        expiretime = self.terms.expiretime
+        self.scope.change(lambda record: record.begun(attempt, expiretime))
+        self.seen = self.seen.begun(attempt, expiretime)
         if self.terms.readers is not None:
             self.terms.readers.make_file()  # for readers who may not
 

@@ -78,8 +78,9 @@ class Record:
     seconds that the creator ran. *host*, *pid*: who ran it. *invalidated*: ``"soft"`` (stale from now on),
     ``"hard"`` (nothing until created anew) or ``None``. *invalidations*, *hard_invalidations*: how often so far,
     and how often of these hard, by which a creation notices what came while it ran. *expiretime*: what its
-    creator went by, ``None`` for never or unknown. *about*: what stood at the resource's path when it was
-    stamped, if that was looked at. *attempt*: who began a creation after it, and has not finished.
+    creator went by, or who has begun a creation since; ``None`` for never or unknown. *about*: what stood at the
+    resource's path when it was stamped, if that was looked at. *attempt*: who began a creation after it, and has
+    not finished.
     """
 
     __slots__ = (
@@ -185,9 +186,12 @@ class Record:
             return "fresh"
         return "stale"
 
-    def begun(self, attempt: Attempt) -> Record:
-        """The record while somebody creates."""
-        return self.replace(attempt=attempt)
+    def begun(self, attempt: Attempt, expiretime: float | None) -> Record:
+        """The record while somebody creates who goes by *expiretime*: it counts if nothing comes of it, too.
+
+        Else what is there without any creation would be called fresh for ever, though each attempt finds it stale.
+        """
+        return self.replace(attempt=attempt, expiretime=_on_record(expiretime))
 
     def created(
         self,
@@ -218,7 +222,7 @@ class Record:
             host=host,
             pid=pid,
             invalidated=self._invalidated_since(seen),
-            expiretime=None if expiretime == math.inf else expiretime,
+            expiretime=_on_record(expiretime),
             about=about,
             attempt=None,
         )
@@ -243,6 +247,11 @@ class Record:
 def _moment_of(attempt: Attempt | None) -> tuple[int, float] | None:
     """What tells *attempt* from others; a host that is too long for the record is cut."""
     return None if attempt is None else attempt[1:]
+
+
+def _on_record(expiretime: float | None) -> float | None:
+    """*expiretime* as a number that JSON has."""
+    return None if expiretime == math.inf else expiretime
 
 
 def lifetime(expiretime: float | None) -> float:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -67,10 +68,10 @@ def test_who_is_creating_and_who_failed_is_told(cli: Cli) -> None:
     creator = cli.start_gated()
     cli.wait_for_line("started")
     me = re.escape(f"{os.uname().nodename}:{creator.pid}")
-    assert re.fullmatch(rf"creating since .*s ago, by {me}", table(cli, "file")[0][7])
+    assert re.fullmatch(rf"creating since .*s ago, by {me}", table(cli, "file", status=1)[0][7])
     creator.kill()
     creator.wait()
-    assert re.fullmatch(rf"failed: begun .*s ago, by {me}", table(cli, "file")[0][7])
+    assert re.fullmatch(rf"failed: begun .*s ago, by {me}", table(cli, "file", status=1)[0][7])
     cli.run("invalidate", "file")
     assert table(cli, "file", status=1)[0][7].startswith("invalidated (soft); failed: ")
 
@@ -82,8 +83,40 @@ def test_a_lock_that_a_foreign_hand_holds_is_told(cli: Cli) -> None:
         assert table(cli, "file")[0][7] == "creating"
 
 
-def test_a_file_of_unknown_origin_has_an_age(cli: Cli) -> None:
-    assert table(cli, "gate")[0][1] == "fresh"
+def test_a_file_of_unknown_origin_has_an_age_and_expires_nobody_knows_when(cli: Cli) -> None:
+    (cli.directory / "file").write_text("shipped")
+    os.utime(cli.directory / "file", (time.time() - 7200,) * 2)
+    row = table(cli, "file")[0]
+    assert row[1] == "fresh"
+    assert row[2].startswith("2h")
+    assert row[3] == "unknown"
+    assert table(cli, "--expire", "never", "file")[0][3] == "never"
+    (told,) = json.loads(cli.run("status", "--json", "file").stdout)
+    assert (told["expiretime"], told["remaining"], told["expiry_known"]) == (None, None, False)
+    (told,) = json.loads(cli.run("status", "--json", "--expire", "never", "file").stdout)
+    assert (told["remaining"], told["expiry_known"]) == (None, True)
+    cli.run("touch", "file")
+    assert table(cli, "file")[0][3] == "unknown"
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_file_of_which_no_run_has_made_anything_is_stale_by_what_the_last_one_said(
+    cli: Cli, touched: bool
+) -> None:
+    (cli.directory / "file").write_text("shipped")
+    os.utime(cli.directory / "file", (time.time() - 7200,) * 2)
+    cli.run("run", "--expire", "1h", "--output", "file", "--", "false", status=1)
+    row = table(cli, "file", status=1)[0]
+    assert (row[1], row[3]) == ("stale", "-")
+    assert row[7].startswith("failed: ")
+    cli.run("wait", "--fresh", "--timeout", "0", "file", status=75)
+    cli.run("wait", "--timeout", "0", "file")
+    if touched:
+        cli.run("touch", "file")
+        assert table(cli, "file")[0][3].startswith(("1h", "59m"))
+    cli.run("run", "--expire", "never", "--force", "--output", "file", "--", "false", status=1)
+    assert table(cli, "file")[0][3] == "never"
+    assert json.loads(cli.run("status", "--json", "file").stdout)[0]["expiry_known"] is True
 
 
 def test_directories_have_a_status_too(cli: Cli) -> None:

@@ -139,9 +139,9 @@ def test_a_change_that_leaves_the_length_is_seen_soon(path: str) -> None:
     reader, writer = Sidecar(path), Sidecar(path)
     writer.change(lambda _: Record(createdtime=1.0, generation=1))
     reader.sight()
-    writer.change(lambda record: record.begun(("host", 1, 1.0)))
+    writer.change(lambda record: record.begun(("host", 1, 1.0), None))
     assert reader.look().record.attempt == ("host", 1, 1.0)
-    writer.change(lambda record: record.begun(("host", 2, 1.0)))
+    writer.change(lambda record: record.begun(("host", 2, 1.0), None))
     wait_for(lambda: reader.sight().record.attempt == ("host", 2, 1.0), "the attempt", 5)
 
 

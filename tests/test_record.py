@@ -375,7 +375,7 @@ def test_a_record_of_the_largest_numbers_that_are_taken_has_room_for_whatever_co
     )
     back = decode(encode(record))
     assert back == record
-    for after in (back.begun(("here", most, longest)), back.invalidate(hard=True)):
+    for after in (back.begun(("here", most, longest), longest), back.invalidate(hard=True)):
         assert len(encode(after)) == SIZE
 
 
@@ -423,6 +423,14 @@ def test_a_creation_tells_when_how_long_and_by_whom_and_counts(record: Record) -
     assert after.state(2000.0, 10) == "fresh"
 
 
+@unhurried
+@given(records)
+def test_what_begins_tells_who_and_what_he_goes_by_and_changes_nothing_else(record: Record) -> None:
+    me = ("there", 8, 2000.0)
+    assert record.begun(me, 60.0) == record.replace(attempt=me, expiretime=60.0)
+    assert record.begun(me, math.inf) == record.begun(me, None) == record.replace(attempt=me, expiretime=None)
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_creation_clears_an_invalidation_that_came_before_it(hard: bool) -> None:
     seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=hard)
@@ -441,7 +449,7 @@ def test_a_creation_keeps_an_invalidation_that_came_while_it_ran(first: Record, 
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_an_invalidation_of_another_sidecar_that_has_counted_as_many_is_kept(hard: bool) -> None:
-    seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=hard).begun(("here", 7, 1001.0))
+    seen = created(NOTHING, NOTHING, 1000.0).invalidate(hard=hard).begun(("here", 7, 1001.0), None)
     another = NOTHING.invalidate(hard=hard)
     assert another.invalidations == seen.invalidations
     assert created(another, seen).invalidated == another.invalidated

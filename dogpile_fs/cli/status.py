@@ -24,10 +24,11 @@ def main(arguments: Arguments) -> int:
     """Print it; the worst state of all, or the worst error, is the exit status."""
     worst = OK
     known: list[tuple[str, Status]] = []
+    told_expiry = "expire" in arguments
     for path in arguments.paths:
         try:
             dogpile = dogpile_at(path, arguments.directory)
-            if "expire" in arguments:
+            if told_expiry:
                 dogpile.expiretime = arguments.expire
             status = dogpile.status()
         except (DogpileError, OSError) as error:
@@ -37,18 +38,36 @@ def main(arguments: Arguments) -> int:
         known.append((path, status))
         worst = max(worst, _EXITS[status.state])
     if arguments.json:
-        print(json.dumps([{"path": path, **dataclasses.asdict(status)} for path, status in known], indent=2))
+        objects = [
+            {
+                "path": path,
+                **dataclasses.asdict(status),
+                "expiry_known": told_expiry or _is_expiry_known(status),
+            }
+            for path, status in known
+        ]
+        print(json.dumps(objects, indent=2))
     elif known:
-        _print_table([_HEADS, *(_row(path, status) for path, status in known)])
+        _print_table([_HEADS, *(_row(path, status, told_expiry) for path, status in known)])
     return worst
 
 
-def _row(path: str, status: Status) -> tuple[str, ...]:
+def _is_expiry_known(status: Status) -> bool:
+    """Whether anybody has said when it expires; else it may be stale to whoever asks next.
+
+    Who creates says so, when he begins and when he is done. What was never created, but only stamped, has cost
+    nothing.
+    """
+    begun = status.creating_since is not None or status.failed_since is not None
+    return status.expiretime is not None or begun or bool(status.cost)
+
+
+def _row(path: str, status: Status, told_expiry: bool) -> tuple[str, ...]:
     return (
         path,
         status.state,
         _seconds(status.age),
-        _expires_in(status),
+        _expires_in(status, told_expiry),
         str(status.generation),
         _seconds(status.cost),
         _who(status.host, status.pid),
@@ -56,10 +75,12 @@ def _row(path: str, status: Status) -> tuple[str, ...]:
     )
 
 
-def _expires_in(status: Status) -> str:
+def _expires_in(status: Status, told_expiry: bool) -> str:
     if status.state != "fresh":
         return "-"
-    return "never" if status.remaining is None else format_seconds(status.remaining)
+    if status.remaining is not None:
+        return format_seconds(status.remaining)
+    return "never" if told_expiry or _is_expiry_known(status) else "unknown"
 
 
 def _now(status: Status) -> str:

@@ -125,7 +125,7 @@ def _check_changes(record: Record, at: int) -> None:
     """What is written next, whoever writes it, has room, and is what was to be written."""
     match at % 3:
         case 0:
-            after = record.begun(("here", 1, 1001.5))
+            after = record.begun(("here", 1, 1001.5), 10.0)
         case 1:
             after = record.invalidate(hard=bool(at & 8))
             _sure(after.state(record.createdtime, None) != "fresh", "fresh when it had been invalidated")
