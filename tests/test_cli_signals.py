@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -120,6 +121,51 @@ def test_those_whom_command_leaves_behind_when_it_is_ended_are_ended_too(cli: Cl
     run.send_signal(signal.SIGTERM)
     cli.end(run, -signal.SIGTERM)
     wait_for(lambda: all(gone(pid) for pid in family), "their end", 20)
+    nothing_is_left(cli)
+
+
+#: Starts a command, hands SIGTERM on to it, and tells what ended it; the orphans that it becomes the parent of, as
+#: the first process of a container does, it never reaps.
+CARELESS = """
+import ctypes, os, signal, subprocess, sys
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+run = subprocess.Popen(sys.argv[1:])
+signal.signal(signal.SIGTERM, lambda number, frame: run.send_signal(number))
+print(run.wait(), flush=True)
+"""
+
+
+def test_nobody_is_waited_for_who_has_ended_but_is_reaped_by_nobody(cli: Cli) -> None:
+    cli.make()
+    words = cli.command(*RUN, "--kill-after", "1h", "--", "sh", "-c", "echo $$ > family; sleep 1000 & wait")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", CARELESS, *words],
+        cwd=cli.directory,
+        env=cli.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    cli.started.append(parent)
+    cli.wait_for_line("family")
+    parent.terminate()
+    assert cli.end(parent).stdout == f"{-signal.SIGTERM}\n"
+    nothing_is_left(cli)
+
+
+def test_who_still_runs_is_waited_for_though_others_have_ended(cli: Cli) -> None:
+    cli.make()
+    # In the background, so that what it is asked by reaches the shell that waits for it first.
+    slow = "(trap 'echo > tidying; read x < gate; echo > tidied; exit' TERM; echo > ready; sleep 1000 & wait)"
+    run = cli.start(*RUN, "--kill-after", "1h", "--", "sh", "-c", f"{slow} & wait")
+    cli.wait_for_line("ready")
+    run.send_signal(signal.SIGTERM)
+    cli.wait_for_line("tidying")
+    assert run.poll() is None
+    cli.let_go()
+    cli.end(run, -signal.SIGTERM)
+    assert cli.text("tidied") == "\n"
     nothing_is_left(cli)
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from time import monotonic
 
 from .guardian import Guardian
+from .members import Members
 from .signals import Signals
 
 __all__ = ["Ending"]
@@ -37,6 +38,7 @@ class Ending:
         self._asked_at = -math.inf
         self.timed_out = False
         self.kill_at = math.inf
+        self._members = Members(guardian.group)
 
     def by_signal(self, number: int) -> None:
         """This process received signal *number*: hand it on; on the second one, kill."""
@@ -90,10 +92,11 @@ class Ending:
                 self._leader.send_signal(number)
 
     def _exists(self) -> bool:
+        """Whether anybody in the group still runs, or has not been seen to have ended."""
         try:
             os.killpg(self._guardian.group, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
             pass
-        return True
+        return self._members.any_runs()
