@@ -68,9 +68,34 @@ def test_it_is_fresh_from_its_creation_until_anything_happens_to_it(path: str) -
     assert is_fresh(path, None)
 
 
-def test_what_has_no_sidecar_is_for_others_to_tell(path: str) -> None:
+def test_what_has_no_sidecar_is_as_old_as_its_mtime_says(path: str) -> None:
     Path(path).touch()
+    assert is_fresh(path, 3600)
+    assert is_fresh(path, None)
+    assert not is_fresh(path, 0)
+    os.utime(path, (time.time() - 7200,) * 2)
     assert not is_fresh(path, 3600)
+    assert is_fresh(path, 10000)
+    os.utime(path, (time.time() + 7200,) * 2)
+    assert not is_fresh(path, 3600)
+    os.utime(path, (0, 0))
+    assert is_fresh(path, None)
+    assert not is_fresh(path, 3600)
+
+
+def test_what_has_no_sidecar_because_its_name_is_too_long_is_for_others_to_tell(tmp_path: Path) -> None:
+    for length in range(238, 256):
+        path = str(tmp_path / ("x" * length))
+        Path(path).touch()
+        assert is_fresh(path, 3600) == asked_of_all(path, 3600) == (length <= 240)
+
+
+def test_nothing_is_fresh_where_there_is_no_directory_for_its_sidecar(tmp_path: Path) -> None:
+    path = str(tmp_path / "file")
+    Path(path).touch()
+    assert is_fresh(path, 3600, str(tmp_path))
+    assert not is_fresh(path, 3600, str(tmp_path / "missing"))
+    assert not is_fresh(path, 3600, path)
 
 
 def test_coordination_files_elsewhere_are_found(tmp_path: Path) -> None:
@@ -80,7 +105,10 @@ def test_coordination_files_elsewhere_are_found(tmp_path: Path) -> None:
     path = str(home / "file")
     created(path, directory=elsewhere)
     assert is_fresh(path, 3600, str(elsewhere))
-    assert not is_fresh(path, 3600)
+    Datafile(path, 3600, directory=elsewhere).invalidate()
+    assert not is_fresh(path, 3600, str(elsewhere))
+    assert is_fresh(path, 3600)  # the sidecar beside it would be another
+    Datafile(path, 3600, directory=elsewhere).touch()
     (tmp_path / "link").symlink_to("home")
     assert is_fresh(str(tmp_path / "link" / "file"), 3600, str(elsewhere))
     assert not is_fresh(path, 3600, str(tmp_path / "missing"))
@@ -231,7 +259,7 @@ def _set_up(home: str, situation: dict[str, Any], now: float) -> tuple[str, str 
 
 @given(situations())
 @settings(max_examples=400, deadline=None)
-def test_what_it_calls_fresh_the_whole_machinery_calls_fresh_and_the_reverse_if_there_is_a_sidecar(
+def test_what_it_calls_fresh_the_whole_machinery_calls_fresh_and_the_reverse(
     situation: dict[str, Any],
 ) -> None:
     with tempfile.TemporaryDirectory() as home:
@@ -239,10 +267,7 @@ def test_what_it_calls_fresh_the_whole_machinery_calls_fresh_and_the_reverse_if_
         said, all_say = is_fresh(path, situation["expiretime"], directory), asked_of_all(
             path, situation["expiretime"], directory
         )  # fmt: skip
-        if situation["sidecar"] == "none":
-            assert not said
-        else:
-            assert said == all_say
+        assert said == all_say
 
 
 def test_it_agrees_with_a_dogpile_that_looks(path: str) -> None:
