@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import resource
+import socket
+import subprocess
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -98,6 +100,55 @@ def test_a_file_that_cannot_be_made_there_is_told(cli: Cli) -> None:
         result = cli.run("run", "--expire", "1h", "--output", output, "--", "true", status=73)
         assert result.stderr.startswith("dogpile-fs: ")
         assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", ["gate", "socket", "/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_what_is_no_file_is_neither_made_nor_asked_nor_changed(cli: Cli, output: str, to_file: bool) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(cli.directory / "socket"))
+    beside = os.path.dirname(cli.directory / output)
+    before = sorted(os.listdir(beside)) if beside != "/proc/self/fd" else []
+    for words in (
+        ("run", "--expire", "1h", "--output", output, "--stdout", "--", "echo", "new"),
+        ("run", "--force", "--expire", "1h", "--output", output, "--then", "echo", "--", "sh", "-c", "date > {}"),
+        ("status", output),
+        ("status", "--json", output),
+        ("touch", output),
+        ("rollback", output),
+        ("invalidate", output),
+        ("wait", output),
+        ("watch", output),
+    ):
+        with open(cli.directory.parent / "printed", "w+") as printed:
+            result = cli.run(*words, status=73, stdout=printed if to_file else subprocess.PIPE)
+        assert result.stderr.startswith("dogpile-fs: "), words
+        assert result.stderr.count("\n") == 1, words
+        assert "Cure: give the path of " in result.stderr, words
+    if before:
+        assert sorted(os.listdir(beside)) == before
+
+
+def test_in_a_current_directory_that_was_deleted_the_cure_is_told(cli: Cli) -> None:
+    gone = cli.directory / "gone"
+    for words, status in (
+        (("run", "--expire", "1h", "--output", "file", "--stdout", "--", "date"), 73),
+        (("status", "file"), 66),
+        (("wait", "file"), 66),
+        (("watch", "file"), 66),
+    ):
+        gone.mkdir()
+        script = 'rmdir "$PWD"; exec "$@"'
+        run = subprocess.run(
+            ["sh", "-c", script, "sh", *cli.command(*words)],
+            cwd=gone,
+            env=cli.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == status, run.stderr
+        assert "'file' is relative to the current directory, which was deleted. Cure: " in run.stderr
 
 
 def test_a_path_with_nothing_there_is_told(cli: Cli) -> None:

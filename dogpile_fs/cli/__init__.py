@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _is_fresh_run(words: list[str]) -> bool:
     if words[:1] != ["run"]:
         return False
-    from .options import scan
+    from .options import names_descriptor, scan
 
     settings = scan(words[1:])
-    if settings is None or settings.force:
+    if settings is None or settings.force or names_descriptor(settings.output):
         return False
     from ..glance import is_fresh
 

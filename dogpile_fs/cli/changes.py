@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
+from ..paths import absolute
 from ..waiting import Deadline
 from ..watching import wait_for_change
 
@@ -19,7 +20,8 @@ class Changes:
     """What happens to the coordination files of the resources at *paths*, or in *directory* if that is given."""
 
     def __init__(self, paths: Iterable[str], directory: str | None) -> None:
-        directories = {os.path.abspath(directory or os.path.dirname(path) or os.curdir) for path in paths}
+        files = (os.path.join(directory, "any") if directory else path for path in paths)
+        directories = {os.path.dirname(os.path.abspath(absolute(file))) for file in files}
         self._watched = os.path.join(min(directories), "any") if len(directories) == 1 else None
 
     def wait(self, seconds: float, happened: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RUN_OPTIONS", "Option", "Settings", "scan", "split_at_command"]
+__all__ = ["RUN_OPTIONS", "Option", "Settings", "names_descriptor", "scan", "split_at_command"]
 
 
 class Settings:
@@ -112,6 +112,14 @@ RUN_OPTIONS = (
 )
 
 _BY_NAME = {name: option for option in RUN_OPTIONS for name in (option.flag, option.short) if name}
+
+
+def names_descriptor(path: str) -> bool:
+    """Whether *path* is a name of whatever this process has open, such as ``/dev/stdout``, and not of a file.
+
+    It may lead to a file all the same, but can neither be coordinated nor replaced.
+    """
+    return path.startswith(("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/"))
 
 
 def split_at_command(words: list[str]) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ from .exits import DATAERR, OK, TEMPFAIL, UNAVAILABLE, Exit
 from .options import Settings
 from .progress import line_on_terminal, progress_on_terminal
 from .signals import Signals
+from .subject import refuse_descriptor
 from .telling import Voice, printable
 
 __all__ = ["run"]
@@ -44,7 +45,7 @@ class _Creation:
     def __init__(self, settings: Settings, voice: Voice) -> None:
         self.settings = settings
         self.voice = voice
-        self.file = os.path.abspath(settings.output)
+        refuse_descriptor(settings.output)
         self.datafile = Datafile(
             settings.output,
             settings.expire,
@@ -55,6 +56,8 @@ class _Creation:
             readers=settings.readers,
             directory=settings.directory,
         )
+        # Not before: where the current directory was deleted, the datafile knows the cure.
+        self.file = os.path.abspath(settings.output)
         # Noted from the moment that COMMAND is started until the swap is complete: a signal that comes in the
         # middle of the swap waits for its end. Before, nothing needs tidying: it does what it does to anybody.
         self._noting = ExitStack()

@@ -10,7 +10,7 @@ from .. import Status
 from ..errors import DogpileError
 from .arguments import Arguments
 from .durations import format_seconds
-from .exits import NOTHING, OK, STALE, status_of, told
+from .exits import NOTHING, OK, STALE, Exit, status_of, told
 from .subject import dogpile_at
 from .telling import printable, say
 
@@ -31,7 +31,7 @@ def main(arguments: Arguments) -> int:
             if told_expiry:
                 dogpile.expiretime = arguments.expire
             status = dogpile.status()
-        except (DogpileError, OSError) as error:
+        except (DogpileError, OSError, Exit) as error:
             say(told(error))
             worst = max(worst, status_of(error))
             continue

@@ -7,17 +7,29 @@ from contextlib import suppress
 
 from .. import Dogpile
 from ..swap import marked
-from .exits import NOINPUT, Exit
+from .exits import CANTCREAT, NOINPUT, Exit
+from .options import names_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .. import DataDirectory, Datafile
 
-__all__ = ["data_at", "dogpile_at"]
+__all__ = ["data_at", "dogpile_at", "refuse_descriptor"]
+
+
+def refuse_descriptor(path: str) -> None:
+    """:raises Exit: if *path* is ``/dev/stdout`` or the like, wherever that leads."""
+    if names_descriptor(path):
+        raise Exit(
+            CANTCREAT,
+            f"{path!r} is no name of a file, but of what this process has open. Cure: give the path of a file; "
+            "with --stdout, what COMMAND prints is its contents.",
+        )
 
 
 def dogpile_at(path: str, directory: str | None) -> Dogpile:
     """The Dogpile of what is at *path*; it expires as its last creator said."""
+    refuse_descriptor(path)
     if _is_directory(path):
         dogpile = Dogpile(None, path, directory=directory, resource="directory")
     elif os.path.lexists(path):
@@ -36,6 +48,7 @@ def data_at(path: str, directory: str | None, *, readers: bool = False) -> Dataf
 
     :raises Exit: with status 66, if there is neither.
     """
+    refuse_descriptor(path)
     if not (os.path.lexists(path) or _has_versions(path, "dir") or _has_versions(path, "kept")):
         raise Exit(NOINPUT, f"there is nothing at {path!r}")
     if _is_directory(path):
