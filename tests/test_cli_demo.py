@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dogpile_fs.cli import main
 from dogpile_fs.cli.demo.frame import (
     ASCII,
     MONOCHROME,
@@ -38,10 +39,10 @@ from dogpile_fs.cli.demo.terminal import Display
 from dogpile_fs.cli.demo.timeline import Event, Outcome, Stand, Timeline, What, ticks
 from dogpile_fs.cli.demo.verdict import faults, summary, totals
 
-from .cli_processes import Cli, bytecode, cli
-from .processes import PATIENCE, wait_for
+from .cli_processes import Cli, bytecode, cli, logger_as_before
+from .processes import PATIENCE, ended_well, in_child, wait_for
 
-__all__ = ["bytecode", "cli"]  # fixtures
+__all__ = ["bytecode", "cli", "logger_as_before"]  # fixtures
 
 unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
@@ -527,10 +528,56 @@ def test_workers_that_do_not_share_their_locks_are_found_out(cli: Cli, tmpdir_of
 
 
 def test_where_there_is_no_place_for_the_picture_it_is_told_at_once(cli: Cli) -> None:
-    for file, why in ("missing/picture.svg", "does not exist"), (".", "is a directory"):
-        refused = cli.run("demo", "--plain", "--svg", file, status=os.EX_CANTCREAT)
+    (cli.directory / "file").touch()
+    for file, why, status in (
+        ("missing/picture.svg", "does not exist", os.EX_CANTCREAT),
+        ("missing/", "names no file", os.EX_USAGE),
+        (".", "is a directory", os.EX_CANTCREAT),
+        ("file/picture.svg", "is no directory", os.EX_CANTCREAT),
+        ("", "names no file", os.EX_USAGE),
+    ):
+        refused = cli.run("demo", "--plain", "--svg", file, status=status)
         assert why in refused.stderr
         assert refused.stdout == "", "it ran the demo before it looked"
+
+
+def test_where_the_picture_may_not_be_made_it_is_told_at_once(
+    tmp_path: Path, logger_as_before: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    private = tmp_path / "private"
+    (private / "folder").mkdir(parents=True)
+
+    def nobody() -> None:
+        os.chdir(tmp_path)
+        private.chmod(0)
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for file in ("private/picture.svg", "private/folder/picture.svg"):
+            assert main(["demo", "--plain", "--svg", file]) == os.EX_NOPERM
+
+    tmp_path.chmod(0o755)
+    assert ended_well(in_child(nobody)), capfd.readouterr().err
+    private.chmod(0o700)
+    told = capfd.readouterr()
+    assert told.err.count("private") >= 2
+    assert told.out == "", "it ran the demo before it looked"
+
+
+def test_with_standard_output_closed_it_runs_all_the_same(cli: Cli) -> None:
+    words = cli.command("demo", "--plain", "--seconds", "4", "--workers", "2", "--svg", "picture.svg")
+    demo = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words],
+        cwd=cli.directory,
+        env=cli.environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (demo.returncode, demo.stderr) == (0, "")
+    assert cli.text("picture.svg").endswith("</svg>\n")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+from dogpile_fs.cli.members import Members
 
 from .cli_processes import Cli, bytecode, cli, gone
 from .processes import wait_for
@@ -156,17 +159,31 @@ def test_nobody_is_waited_for_who_has_ended_but_is_reaped_by_nobody(cli: Cli) ->
 
 def test_who_still_runs_is_waited_for_though_others_have_ended(cli: Cli) -> None:
     cli.make()
-    # In the background, so that what it is asked by reaches the shell that waits for it first.
-    slow = "(trap 'echo > tidying; read x < gate; echo > tidied; exit' TERM; echo > ready; sleep 1000 & wait)"
-    run = cli.start(*RUN, "--kill-after", "1h", "--", "sh", "-c", f"{slow} & wait")
+    stubborn = "(trap '' TERM; echo > ready; read x < gate; echo > tidied)"
+    run = cli.start(*RUN, "--kill-after", "1h", "--", "sh", "-c", f"echo $$ > family; {stubborn} & wait")
     cli.wait_for_line("ready")
+    (leader,) = cli.wait_for_line("family")
     run.send_signal(signal.SIGTERM)
-    cli.wait_for_line("tidying")
+    wait_for(lambda: gone(int(leader)), "the leader's end")
     assert run.poll() is None
     cli.let_go()
     cli.end(run, -signal.SIGTERM)
     assert cli.text("tidied") == "\n"
     nothing_is_left(cli)
+
+
+def test_a_group_has_members_until_the_last_one_has_ended_reaped_or_not() -> None:
+    with subprocess.Popen(["sleep", "1000"], process_group=0) as first:
+        members = Members(first.pid)
+        with subprocess.Popen(["sleep", "1000"], process_group=first.pid) as second:
+            assert members.any_runs()
+            first.kill()
+            wait_for(lambda: gone(first.pid), "its end")
+            assert members.any_runs()
+            second.kill()
+            wait_for(lambda: not members.any_runs(), "the end of all")
+            assert second.returncode is None
+            os.killpg(first.pid, 0)
 
 
 def test_a_stopped_family_ends_as_well(cli: Cli) -> None:
@@ -276,14 +293,17 @@ def test_a_child_that_the_kernel_reaps_unseen_is_no_riddle(cli: Cli) -> None:
 
 
 @contextmanager
-def terminal(cli: Cli, *words: str) -> Iterator[tuple[int, int]]:
-    """``dogpile-fs`` with *words* in the foreground of a terminal of its own: its process id and the other end."""
+def terminal(cli: Cli, *words: str, program: tuple[str, ...] = ()) -> Iterator[tuple[int, int]]:
+    """``dogpile-fs`` with *words*, or *program*, in the foreground of a terminal of its own.
+
+    Yields its process id and the other end.
+    """
     pid, master = pty.fork()
     if pid == 0:
         try:
             os.chdir(cli.directory)
-            command = cli.command(*words)
-            os.execve(command[0], command, cli.environment)
+            command = program or cli.command(*words)
+            os.execvpe(command[0], command, cli.environment)
         finally:
             os._exit(99)
     try:
@@ -346,3 +366,14 @@ def test_progress_is_shown_at_a_terminal_and_taken_away(cli: Cli) -> None:
         cli.let_go()
         seen_on(master, "\x1b[K")
         assert status_of(pid) == 0
+
+
+def test_in_the_background_of_a_terminal_no_line_is_drawn(cli: Cli) -> None:
+    cli.make()
+    words = shlex.join(cli.command(*RUN, "--", "sh", "-c", 'sleep 1.2; echo new > "$DOGPILE_FS_OUTPUT"'))
+    with terminal(cli, program=("sh", "-mc", f"{words} & wait; echo over")) as (pid, master):
+        seen = seen_on(master, "over")
+        assert status_of(pid) == 0
+    assert cli.text() == "new\n"
+    assert "creating" not in seen
+    assert "\x1b[K" not in seen

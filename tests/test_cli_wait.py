@@ -68,3 +68,11 @@ def test_it_gives_up_when_told_to(cli: Cli) -> None:
     cli.make()
     result = cli.run("wait", "--timeout", "0", "--fresh", "--expire", "0", "file", status=75)
     assert result.stderr == "dogpile-fs: 'file' was not fresh within 0s\n"
+
+
+def test_what_is_wrong_with_the_sidecar_is_told_once_however_often_it_looks(cli: Cli) -> None:
+    cli.make()
+    (cli.directory / "file.dogpile").write_text("scribble")
+    told = cli.run("wait", "--fresh", "--timeout", "1.2s", "file", status=75).stderr.splitlines()
+    assert "holds no sound record" in told[0]
+    assert told[1:] == ["dogpile-fs: 'file' was not fresh within 1.2s"]

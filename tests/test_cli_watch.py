@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 
 import pytest
@@ -59,6 +60,35 @@ def test_it_tells_when_time_makes_a_file_stale(cli: Cli) -> None:
     cli.end(watching.process)
 
 
+def test_a_touch_and_a_rollback_are_no_creations_to_it(cli: Cli) -> None:
+    for word in ("one", "two"):
+        cli.run("run", "--expire", "0", "--output", "file", "--keep", "1", "--stdout", "--", "echo", word)
+    watching = Watching(cli, "--expire", "1h", "file")
+    assert watching.line() == "file is fresh"
+    for generation, command in enumerate(("touch", "rollback"), 3):
+        cli.run(command, "file")
+        assert watching.line().startswith(f"file stamped anew (touch or rollback): generation {generation}, by ")
+
+
+def test_what_a_name_would_do_to_a_terminal_it_does_not(cli: Cli) -> None:
+    name = "\x1b[31mred\n\x9b1m"
+    cli.make(name)
+    shown = "?[31mred??1m"
+    assert f" {shown} is fresh\n" in cli.run("watch", "--count", "1", name).stdout
+    assert cli.run("status", name).stdout.splitlines()[1].startswith(f"{shown}  fresh ")
+    assert json.loads(cli.run("status", "--json", name).stdout)[0]["path"] == name
+    for words, status in (
+        (("run", "--force", "--expire", "1h", "-v", "--output", name, "--", "sh", "-c", "exit 3"), 3),
+        (("run", "--force", "--expire", "1h", "--output", name, "--", name), 127),
+        (("rollback", name), 66),
+        (("status", name + "/" + name), 73),
+        (("demo", "--svg", name + "/x"), 73),
+    ):
+        told = cli.run(*words, status=status).stderr
+        assert told
+        assert all(line.isprintable() for line in told.splitlines()), told
+
+
 def test_it_follows_files_in_several_directories(cli: Cli) -> None:
     (cli.directory / "folder").mkdir()
     watching = Watching(cli, "--count", "4", "file", "folder/file")
@@ -108,7 +138,11 @@ FRESH = dataclasses.replace(
     about=(4, 5, 6, 1),
 )
 STALE = dataclasses.replace(FRESH, state="stale")
-AGAIN = dataclasses.replace(FRESH, createdtime=90.0, generation=2, about=(4, 5, 7, 2))
+AGAIN = dataclasses.replace(FRESH, createdtime=90.0, generation=2, cost=11.0, about=(4, 5, 7, 2))
+TOUCHED = dataclasses.replace(FRESH, createdtime=90.0, generation=2)
+ROLLED_BACK = dataclasses.replace(TOUCHED, about=(4, 5, 7, 2))
+FOREIGN = dataclasses.replace(NOTHING, state="fresh", createdtime=5.0, about=(4, 5, 6, -1))
+TOUCHED_FOREIGN = dataclasses.replace(FRESH, cost=0.0)
 
 
 def creating(since: float, pid: int, of: Status = NOTHING) -> Status:
@@ -131,14 +165,18 @@ def creating(since: float, pid: int, of: Status = NOTHING) -> Status:
         (CREATING, creating(11.0, 8), ["failed: web:7 made nothing", "creating: web:8"]),
         (CREATING, creating(21.0, 8, FRESH), ["created in 10s: generation 1, by web:7", "creating: web:8"]),
         (FRESH, STALE, ["stale"]),
-        (STALE, AGAIN, ["created in 10s: generation 2, by web:7"]),
+        (STALE, AGAIN, ["created in 11s: generation 2, by web:7"]),
         (STALE, dataclasses.replace(AGAIN, about=STALE.about), ["stamped, not swapped: generation 2, by web:7"]),
+        (FRESH, TOUCHED, ["stamped anew (touch or rollback): generation 2, by web:7"]),
+        (STALE, ROLLED_BACK, ["stamped anew (touch or rollback): generation 2, by web:7"]),
+        (FOREIGN, TOUCHED_FOREIGN, ["stamped anew (touch or rollback): generation 1, by web:7"]),
+        (FOREIGN, FRESH, ["created in 10s: generation 1, by web:7"]),
         (FRESH, dataclasses.replace(STALE, invalidated="soft"), ["invalidated (soft)"]),
         (FRESH, dataclasses.replace(FRESH, state="nothing", invalidated="hard"), ["invalidated (hard)"]),
         (
             STALE,
             dataclasses.replace(AGAIN, state="stale", invalidated="soft"),
-            ["created in 10s: generation 2, by web:7", "invalidated (soft)"],
+            ["created in 11s: generation 2, by web:7", "invalidated (soft)"],
         ),
         (FRESH, NOTHING, ["gone"]),
         (FRESH, dataclasses.replace(FRESH, createdtime=30.0), ["replaced by a foreign hand"]),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from .durations import format_seconds
+from .telling import printable_name
 
 __all__ = ["Progress", "line_on_terminal", "progress_on_terminal"]
 
@@ -36,6 +37,8 @@ class Progress:
         if monotonic() < self.next_at:
             return
         self.next_at = monotonic() + _EVERY
+        if not _is_in_foreground():
+            return
         text = f"{self._name}: creating for {format_seconds(math.floor(elapsed))}"
         if self._estimate is not None:
             text += f", last time it took {format_seconds(self._estimate)}"
@@ -45,36 +48,46 @@ class Progress:
 
     def clear(self) -> None:
         """Take the line away."""
-        if self._shown:
+        if self._shown and _is_in_foreground():
             self._shown = False
             _write_line("")
 
 
 def progress_on_terminal(name: str, estimate: float | None) -> Progress | None:
-    """A :class:`Progress`, if stderr is a terminal that can take a line away again."""
-    return Progress(name, estimate) if _can_be_shown() else None
+    """A :class:`Progress`, if stderr is a terminal that can take a line away again.
+
+    It is seen while this process is in the foreground there: in the background, the line is somebody else's.
+    """
+    return Progress(name, estimate) if _is_capable() else None
 
 
 @contextmanager
 def line_on_terminal(text: str) -> Iterator[None]:
     """A block during which *text* is shown, on such a terminal."""
-    shown = _can_be_shown() and _write_line(text)
+    shown = _is_capable() and _is_in_foreground() and _write_line(text)
     try:
         yield
     finally:
-        if shown:
+        if shown and _is_in_foreground():
             _write_line("")
 
 
-def _can_be_shown() -> bool:
+def _is_capable() -> bool:
     return os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _is_in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(2) == os.getpgrp()
+    except OSError:
+        return False  # not our terminal, or gone
 
 
 def _write_line(text: str) -> bool:
     """Put *text* in the place of the line that is there; False if the terminal is gone."""
     try:
         columns = os.get_terminal_size(2).columns or 80
-        sys.stderr.write(_ERASE + text[: columns - 1])
+        sys.stderr.write(_ERASE + printable_name(text)[: columns - 1])
         sys.stderr.flush()
     except OSError:
         return False

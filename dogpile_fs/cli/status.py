@@ -12,7 +12,7 @@ from .arguments import Arguments
 from .durations import format_seconds
 from .exits import NOTHING, OK, STALE, Exit, status_of, told
 from .subject import dogpile_at
-from .telling import printable, say
+from .telling import printable, printable_name, say
 
 __all__ = ["main"]
 
@@ -64,7 +64,7 @@ def _is_expiry_known(status: Status) -> bool:
 
 def _row(path: str, status: Status, told_expiry: bool) -> tuple[str, ...]:
     return (
-        path,
+        printable_name(path),
         status.state,
         _seconds(status.age),
         _expires_in(status, told_expiry),

@@ -7,15 +7,25 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["Voice", "printable", "say"]
+__all__ = ["Voice", "printable", "printable_name", "say"]
 
 # What of the package's own log is told: warnings by default, as cron's mail shall show them.
 _LEVELS = {-1: logging.CRITICAL + 1, 0: logging.WARNING, 1: logging.INFO}
 
 
+#: What Python makes of the bytes of a name that is not text; but not of those that are control characters to a
+#: terminal of an old kind.
+_BYTES = range(0xDCA0, 0xDD00)
+
+
 def printable(text: str) -> str:
     """*text* without what would do something to a terminal: a sidecar is written by whoever may."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def printable_name(name: str) -> str:
+    """The same of the name of a file, or of a line with such names in it; they need not be text."""
+    return "".join(part if ord(part) in _BYTES else printable(part) for part in name)
 
 
 class Voice:
@@ -47,7 +57,7 @@ def say(text: str) -> None:
     """Tell *text* on stderr, if there is one."""
     try:
         # One write: the lines of twenty cron jobs must not run into each other.
-        sys.stderr.write(f"dogpile-fs: {text}\n")
+        sys.stderr.write(f"dogpile-fs: {printable_name(text)}\n")
         sys.stderr.flush()
     except (AttributeError, ValueError):
         pass  # nobody listens; the exit status tells
@@ -63,6 +73,13 @@ class _Lines(logging.Handler):
     def __init__(self, voice: Voice) -> None:
         super().__init__()
         self._voice = voice
+        self._warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._voice.say(" ".join(record.getMessage().split()))
+        line = " ".join(record.getMessage().split())
+        if record.levelno >= logging.WARNING:
+            # Who waits looks again and again, each time with new eyes.
+            if line in self._warned:
+                return
+            self._warned.add(line)
+        self._voice.say(line)

@@ -13,7 +13,7 @@ from .changes import Changes
 from .durations import format_seconds
 from .exits import OK
 from .subject import dogpile_at
-from .telling import printable
+from .telling import printable, printable_name
 
 __all__ = ["Story", "main"]
 
@@ -51,7 +51,7 @@ def main(arguments: Arguments) -> int:
             else:
                 stories[path], told = Story(status), iter([f"is {_described(status)}"])
             for event in told:
-                print(f"{time.strftime('%F %T')} {path} {event}", flush=True)
+                print(f"{time.strftime('%F %T')} {printable_name(path)} {event}", flush=True)
                 count -= 1
                 if not count:
                     return OK
@@ -66,7 +66,8 @@ class Story:
 
     A status is taken at some moment between two system calls of its creator: what was swapped in may not be
     stamped yet, and whose attempt is on record may not be who holds the mutex. So a creation is told by the record
-    alone: it has begun when its attempt is there, and ended well when the next generation is.
+    alone: it has begun when its attempt is there, and ended well when the next generation is. What only stamps
+    makes a generation as well, but leaves what the last creation cost.
     """
 
     def __init__(self, status: Status) -> None:
@@ -81,7 +82,7 @@ class Story:
         created = status.generation > before.generation
         if created:
             self._running = None
-            yield _creation(status)
+            yield _creation(before, status)
         else:
             yield from self._failures(status)
             if status.createdtime not in (None, before.createdtime) and not status.creating:
@@ -105,8 +106,11 @@ class Story:
             yield f"failed: {_who(status.failed_host, status.failed_pid)} made nothing"
 
 
-def _creation(status: Status) -> str:
-    if status.about is not None and status.about[3] < status.generation:
+def _creation(before: Status, status: Status) -> str:
+    if status.cost == (before.cost or 0.0):
+        # To the nanosecond what the creation before has cost: it was none, for that costs something of its own.
+        what = "stamped anew (touch or rollback)"
+    elif status.about is not None and status.about[3] < status.generation:
         what = "stamped, not swapped"
     else:
         what = f"created in {format_seconds(status.cost or 0)}"

@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from typing import Protocol, TextIO
 
 from ...atomic import atomic_write
-from ..exits import CANTCREAT, Exit
+from ..exits import CANTCREAT, NOPERM, USAGE, Exit
 from ..signals import Signals, die_of
+from ..telling import printable_name
 from . import frame
 from .frame import ASCII, MONOCHROME, UNICODE, Glyphs, paint
 from .story import sentence
@@ -38,11 +39,9 @@ _WIDEST = 140
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``demo`` understands to *parser*."""
-    parser.description = (
-        "Shows worker processes that share one datafile over several expiries, live: who reads, who creates, who "
-        "waits. It takes a quarter of a minute and leaves nothing behind. The exit status is 0 if all was as "
-        "promised, else 1."
-    )
+    parser.description = """\
+Shows worker processes that share one datafile over several expiries, live: who reads, who creates, who waits. It
+takes a quarter of a minute and leaves nothing behind. The exit status is 0 if all was as promised, else 1."""
     parser.add_argument(
         "--plain", action="store_true", help="a line per event and no control codes, as when stdout is no terminal"
     )
@@ -90,8 +89,9 @@ def main(arguments: argparse.Namespace) -> int:
         _make_sure_that_it_can_be_written(arguments.svg)
     plan = Plan(arguments.workers, arguments.seconds)
     timeline = Timeline(plan.workers, plan.expiretime)
-    live = is_capable(sys.stdout) and not arguments.plain
-    stage: Stage = _Live(plan, timeline, sys.stdout) if live else _Plain(plan, timeline, sys.stdout)
+    stdout = _standard_output()
+    live = is_capable(stdout) and not arguments.plain
+    stage: Stage = _Live(plan, timeline, stdout) if live else _Plain(plan, timeline, stdout)
     with Signals() as signals:
         wrong = _run(plan, timeline, stage, signals)
     if signals.received:
@@ -101,7 +101,7 @@ def main(arguments: argparse.Namespace) -> int:
         counts = totals(timeline).lines()
         with atomic_write(arguments.svg, "w", encoding="utf-8") as file:
             file.write(svg(timeline, *_headlines(plan), counts, _conclusion(timeline, wrong)))
-        print(f"The picture is in {arguments.svg}")
+        print(f"The picture is in {printable_name(arguments.svg)}")
     return 1 if wrong else 0
 
 
@@ -254,15 +254,28 @@ class _Live(_Plain):
         self._conclude(wrong)
 
 
+def _standard_output() -> TextIO:
+    """Where it is shown; nowhere, if that is closed: its exit status and picture may be wanted all the same."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    return sys.stdout
+
+
 def _make_sure_that_it_can_be_written(path: str) -> None:
     """Rather now than when the demo is over.
 
-    :raises Exit: if not.
+    :raises Exit, OSError: if not.
     """
+    if os.path.basename(path) in ("", os.curdir, os.pardir) and not os.path.isdir(path):
+        raise Exit(USAGE, f"--svg {path!r} names no file")
     directory = os.path.dirname(path) or "."
-    if not os.path.isdir(directory):
-        raise Exit(CANTCREAT, f"{path}: the directory {directory!r} does not exist: make it first")
+    try:
+        os.stat(directory)
+    except FileNotFoundError as error:
+        raise Exit(CANTCREAT, f"{path!r}: the directory {directory!r} does not exist: make it first") from error
     if os.path.isdir(path):
-        raise Exit(CANTCREAT, f"{path} is a directory: name a file in it")
-    if not os.access(directory, os.W_OK):
-        raise Exit(CANTCREAT, f"{path}: this user may not write in {directory!r}")
+        raise Exit(CANTCREAT, f"{path!r} is a directory: name a file in it")
+    if not os.path.isdir(directory):
+        raise Exit(CANTCREAT, f"{path!r}: {directory!r} is no directory")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise Exit(NOPERM, f"{path!r}: this user may not write in {directory!r}")
