@@ -73,7 +73,8 @@ def test_a_command_that_cannot_be_found_or_executed_is_told_as_a_shell_does(cli:
     (cli.directory / "data").write_text("no program")
     for command, status in (("no-such-command", 127), ("./nowhere", 127), ("./data", 126), (".", 126)):
         result = cli.run(*STALE, "--", command, status=status)
-        assert result.stderr.startswith(f"dogpile-fs: cannot run COMMAND: {command}: ")
+        assert result.stderr.startswith(f"dogpile-fs: file is not replaced: cannot run COMMAND: {command}: ")
+        assert ("Cure: write its whole path" in result.stderr) == (command == "no-such-command")
     (cli.directory / "data").chmod(0o755)
     cli.run(*STALE, "--", "./data", status=126)
     assert cli.text() == "old\n"
@@ -82,14 +83,15 @@ def test_a_command_that_cannot_be_found_or_executed_is_told_as_a_shell_does(cli:
 
 def test_a_command_that_makes_no_file_is_told(cli: Cli) -> None:
     cli.make()
-    for script in (
-        "true",
-        "mkdir $DOGPILE_FS_OUTPUT",
-        "ln -s file $DOGPILE_FS_OUTPUT",
-        "mkfifo $DOGPILE_FS_OUTPUT",
+    for script, instead in (
+        ("true", ""),
+        ("mkdir $DOGPILE_FS_OUTPUT", ", but a directory"),
+        ("ln -s file $DOGPILE_FS_OUTPUT", ", but a symbolic link"),
+        ("mkfifo $DOGPILE_FS_OUTPUT", ", but a FIFO"),
     ):
         result = cli.run(*STALE, "--", "sh", "-c", script, status=65)
-        assert result.stderr == "dogpile-fs: file is not replaced: COMMAND made no file at $DOGPILE_FS_OUTPUT\n"
+        told = "dogpile-fs: file is not replaced: COMMAND made no file at $DOGPILE_FS_OUTPUT"
+        assert result.stderr == f"{told}{instead}\n"
         assert cli.left_behind() == []
     assert cli.text() == "old\n"
 
@@ -215,6 +217,32 @@ def test_who_lacks_the_permission_is_told(foreign_directory: Path, capfd: pytest
 
     assert ended_well(in_child(nobody)), capfd.readouterr().err
     assert capfd.readouterr().err.count("dogpile-fs: cannot ") == 4
+
+
+def test_below_a_directory_that_may_not_be_read_nothing_is_said_to_be_missing(
+    foreign_directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    private = foreign_directory / "private"
+    private.mkdir()
+    (private / "file").touch()
+    private.chmod(0)
+    file = str(private / "file")
+
+    def nobody() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for command in ("touch", "rollback", "invalidate", "status", "wait", "watch"):
+            assert main([command, file]) == 77, command
+
+    assert ended_well(in_child(nobody)), capfd.readouterr().err
+    private.chmod(0o700)
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 6
+    for line in told:
+        assert line.startswith(f"dogpile-fs: cannot look at '{file}' by user ")
+        assert "Permission denied" in line
 
 
 def test_a_reader_that_leaves_early_is_no_error(cli: Cli) -> None:

@@ -159,6 +159,27 @@ def test_command_finds_its_file_in_the_environment_and_in_its_arguments(cli: Cli
     assert not os.path.exists(target)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"LC_CTYPE": "C"}, {"LANG": "C"}, {"LC_CTYPE": "C.UTF-8"}, {"LC_ALL": "C"}, {"LC_CTYPE": "UTF-8"}],
+    ids=str,
+)
+def test_the_environment_is_otherwise_the_one_that_was_given(cli: Cli, given: dict[str, str]) -> None:
+    environment = {
+        name: value for name, value in cli.environment.items() if name != "LANG" and not name.startswith("LC_")
+    }
+    environment |= given
+    then = ("--validate", "env -0 > validate", "--then", "env -0 > then")
+    cli.run(*STALE, *then, "--stdout", "--", "env", "-0", env=environment)
+    for name in ("file", "validate", "then"):
+        found = dict(line.split("=", 1) for line in cli.text(name).split("\0") if line)
+        assert found.pop("DOGPILE_FS_OUTPUT")
+        if name != "file":
+            found = {name: value for name, value in found.items() if name in environment}
+        assert {**found, "PWD": "", "_": ""} == {**environment, "PWD": "", "_": ""}, name
+        assert ("LC_CTYPE" in found) == ("LC_CTYPE" in given)
+
+
 def test_what_command_prints_passes_through_or_is_the_contents(cli: Cli) -> None:
     result = cli.run(*STALE, "--", "sh", "-c", "echo out; echo err >&2; echo new > $DOGPILE_FS_OUTPUT")
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
@@ -253,6 +274,25 @@ def test_a_swap_keeps_the_permission_bits(cli: Cli) -> None:
 def test_a_first_file_has_what_the_umask_leaves(cli: Cli) -> None:
     cli.run(*FRESH, "--stdout", "--", "echo", "new", umask=0o027)
     assert stat.S_IMODE((cli.directory / "file").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o604, 0o666])
+def test_what_is_being_printed_is_no_more_open_than_the_file_that_it_replaces(cli: Cli, mode: int) -> None:
+    cli.make()
+    (cli.directory / "file").chmod(mode)
+    look = 'stat -c %a "$DOGPILE_FS_OUTPUT" >&2'
+    told = cli.run(*STALE, "--stdout", "--validate", look, "--", "sh", "-c", f"{look}; echo new", umask=0o022)
+    assert told.stderr == "600\n600\n"
+    assert cli.text() == "new\n"
+    assert stat.S_IMODE((cli.directory / "file").stat().st_mode) == mode
+
+
+def test_what_replaces_a_file_that_is_removed_meanwhile_is_a_first_one(cli: Cli) -> None:
+    cli.make()
+    (cli.directory / "file").chmod(0o600)
+    cli.run(*STALE, "--stdout", "--", "sh", "-c", "rm file; echo new", umask=0o022)
+    assert cli.text() == "new\n"
+    assert stat.S_IMODE((cli.directory / "file").stat().st_mode) == 0o644
 
 
 def test_what_is_unchanged_is_stamped_but_not_swapped_if_so_wished(cli: Cli) -> None:

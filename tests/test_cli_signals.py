@@ -202,7 +202,7 @@ def test_timeout_ends_the_whole_family(cli: Cli, command: tuple[str, ...]) -> No
     # The family must have been made by then.
     with started(cli, "--timeout", "1s", "--kill-after", "0.1s", "--", *command) as (run, _):
         result = cli.end(run, 124)
-        assert result.stderr == "dogpile-fs: COMMAND did not end within 1s and was ended\n"
+        assert result.stderr == "dogpile-fs: file is not replaced: COMMAND did not end within 1s and was ended\n"
     nothing_is_left(cli)
 
 

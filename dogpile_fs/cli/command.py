@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 
 from .durations import format_seconds
@@ -29,6 +29,12 @@ OUTPUT_VARIABLE = "DOGPILE_FS_OUTPUT"
 
 # What the system says that has no more to give, which is not COMMAND's fault.
 _EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+_CURES = {NOT_FOUND: ". Cure: write its whole path, or set PATH, which cron gives few directories"}
+
+#: In the order in which the interpreter tries them.
+_COERCED_TO = ("C.UTF-8", "C.utf8", "UTF-8")
 
 
 class Interrupted(Exit):
@@ -131,7 +137,11 @@ def _start(
     try:
         with _asking_nobody():
             return subprocess.Popen(
-                words, stdin=stdin, stdout=stdout, env={**os.environ, OUTPUT_VARIABLE: output}, process_group=group
+                words,
+                stdin=stdin,
+                stdout=stdout,
+                env={**_callers_environment(), OUTPUT_VARIABLE: output},
+                process_group=group,
             )
     except OSError as error:
         status = NOT_EXECUTABLE
@@ -139,7 +149,26 @@ def _start(
             status = NOT_FOUND
         elif error.errno in _EXHAUSTED:
             status = OSERR
-        raise Exit(status, f"cannot run {name}: {words[0]}: {error.strerror}") from error
+        cure = _CURES.get(status, "") if "/" not in words[0] else ""
+        raise Exit(status, f"cannot run {name}: {words[0]}: {error.strerror}{cure}") from error
+
+
+def _callers_environment() -> dict[str, str]:
+    """The environment as this process was given it.
+
+    In the C locale, which is cron's, the interpreter sets LC_CTYPE to one of UTF-8 for itself and all whom it
+    starts (PEP 538): what sees its locale would do something else than without us. What was there before, the
+    kernel still knows.
+    """
+    environment = dict(os.environ)
+    if environment.get("LC_CTYPE") in _COERCED_TO:
+        with suppress(OSError), open("/proc/self/environ", "rb") as file:
+            given = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0"))
+            if b"LC_CTYPE" in given:
+                environment["LC_CTYPE"] = os.fsdecode(given[b"LC_CTYPE"])
+            else:
+                del environment["LC_CTYPE"]
+    return environment
 
 
 @contextmanager

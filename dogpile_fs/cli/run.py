@@ -7,7 +7,7 @@ import shlex
 import signal
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from stat import S_ISREG
+from stat import S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFSOCK, S_ISREG
 
 from .. import Datafile, DatafileError, Status
 from ..errors import explaining
@@ -24,6 +24,7 @@ from .telling import Voice, printable
 __all__ = ["run"]
 
 _PLACEHOLDER = "{}"
+_KINDS = {S_IFDIR: "a directory", S_IFIFO: "a FIFO", S_IFLNK: "a symbolic link", S_IFSOCK: "a socket"}
 
 
 def run(settings: Settings, voice: Voice) -> int:
@@ -99,9 +100,20 @@ class _Creation:
             stdout = None
             if settings.stdout:
                 stack.enter_context(explaining(DatafileError, target, "write"))
-                stdout = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                # What replaces a file is nobody else's until it has that one's permissions: these may be narrower
+                # than what the umask leaves.
+                replaces = os.path.exists(self.file)
+                mode = 0o600 if replaces else 0o666
+                stdout = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 stack.callback(os.close, stdout)
-            ended = self._runner.run(words, target, name="COMMAND", stdout=stdout, progress=progress)
+            try:
+                ended = self._runner.run(words, target, name="COMMAND", stdout=stdout, progress=progress)
+            except Interrupted:
+                raise
+            except Exit as error:
+                raise Exit(error.status, f"{settings.output} is not replaced: {error}") from error
+            if stdout is not None and replaces and not os.path.exists(self.file):
+                os.fchmod(stdout, 0o666 & ~_umask())  # it was removed meanwhile: this will be a first one
         if ended:
             raise Exit(
                 shell_status(ended), f"{settings.output} is not replaced: COMMAND ({words[0]}) {_told(ended)}"
@@ -109,9 +121,10 @@ class _Creation:
         found = lstat(target)
         is_made = found is not None and S_ISREG(found.st_mode)
         if not is_made and not self.datafile.dogpile.dogpilelock.lost:
+            instead = "" if found is None else f", but {_KINDS.get(S_IFMT(found.st_mode), 'a device')}"
             raise Exit(
                 DATAERR,
-                f"{settings.output} is not replaced: COMMAND made no file at ${OUTPUT_VARIABLE}",
+                f"{settings.output} is not replaced: COMMAND made no file at ${OUTPUT_VARIABLE}{instead}",
             )
 
         if settings.readers and settings.validate is None:
@@ -196,6 +209,12 @@ def _shell(line: str, path: str) -> Sequence[str]:
     for quoted in (f'"{_PLACEHOLDER}"', f"'{_PLACEHOLDER}'"):
         line = line.replace(quoted, variable)
     return ["/bin/sh", "-c", line.replace(_PLACEHOLDER, path if shlex.quote(path) == path else variable)]
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _told(ended: int) -> str:

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from .. import Dogpile
+from ..errors import PathError, explained
 from ..swap import marked
 from .exits import CANTCREAT, NOINPUT, Exit
 from .options import names_descriptor
@@ -32,7 +33,7 @@ def dogpile_at(path: str, directory: str | None) -> Dogpile:
     refuse_descriptor(path)
     if _is_directory(path):
         dogpile = Dogpile(None, path, directory=directory, resource="directory")
-    elif os.path.lexists(path):
+    elif _exists(path):
         dogpile = Dogpile(None, path, directory=directory, resource="file")
     else:
         # The name of something that is no file, or a datafile that somebody removed.
@@ -49,7 +50,7 @@ def data_at(path: str, directory: str | None, *, readers: bool = False) -> Dataf
     :raises Exit: with status 66, if there is neither.
     """
     refuse_descriptor(path)
-    if not (os.path.lexists(path) or _has_versions(path, "dir") or _has_versions(path, "kept")):
+    if not (_exists(path) or _has_versions(path, "dir") or _has_versions(path, "kept")):
         raise Exit(NOINPUT, f"there is nothing at {path!r}")
     if _is_directory(path):
         from .. import DataDirectory
@@ -60,12 +61,26 @@ def data_at(path: str, directory: str | None, *, readers: bool = False) -> Dataf
     return Datafile(path, directory=directory, readers=readers)
 
 
+def _exists(path: str) -> bool:
+    """Whether there is anything, a link that leads nowhere included.
+
+    :raises PathError: if that cannot be told; "no" would be an answer.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise explained(PathError, path, "look at", error, reading=True) from error
+    return True
+
+
 def _is_directory(path: str) -> bool:
     if os.path.isdir(path):
         return True
     if os.path.islink(path):
         return os.path.basename(os.readlink(path)).startswith(".dogpile-dir-")  # its version was removed
-    return not os.path.lexists(path) and _has_versions(path, "dir")
+    return not _exists(path) and _has_versions(path, "dir")
 
 
 def _has_versions(path: str, kind: str) -> bool:

@@ -231,7 +231,10 @@ def test_the_readmes_validation_refuses_what_is_no_json_and_is_quiet_about_what_
 def test_a_script_that_hangs_is_ended(home: Home) -> None:
     (home.usage / "usage.py").write_text("import time\ntime.sleep(600)")
     ((exit_status, mail),) = home.run(COMMAND.replace("--timeout 1h", "--timeout 1s"))
-    assert (exit_status, mail) == (124, "dogpile-fs: COMMAND did not end within 1s and was ended\n")
+    assert (exit_status, mail) == (
+        124,
+        "dogpile-fs: report.json is not replaced: COMMAND did not end within 1s and was ended\n",
+    )
 
 
 def test_what_a_killed_job_left_is_removed_by_the_next(home: Home) -> None:
