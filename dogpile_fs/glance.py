@@ -11,7 +11,7 @@ import os
 import time
 from stat import S_ISREG
 
-from .record import NOTHING, SIZE, decode
+from .record import NOTHING, SIZE, Record, decode
 from .standing import corrected, standing_of
 
 __all__ = ["is_fresh"]
@@ -31,12 +31,13 @@ def is_fresh(path: str, expiretime: float | None, directory: str | None = None) 
 
             base = coordination_base(absolute(path), directory)
         st = os.stat(path)
+        record: Record | None = NOTHING
         try:
             fd = os.open(base + ".dogpile", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             if directory is None and _is_too_long(base):
                 return False  # whoever cannot be coordinated shall be told
-            record = NOTHING  # it comes from elsewhere: its mtime tells
+            # It comes from elsewhere: its mtime tells.
         else:
             try:
                 record = decode(os.pread(fd, SIZE, 0))

@@ -28,6 +28,7 @@ RUN = ("run", "--expire", "1h", "--output", "file")
         ((*RUN, "--wait", "1", "--no-wait", "--", "true"), "--wait and --no-wait exclude each other"),
         ((*RUN, "-v", "-q", "--", "true"), "--verbose and --quiet exclude each other"),
         ((*RUN, "--timeout", "1x", "--", "true"), "--timeout: '1x' is no duration"),
+        ((*RUN, "--timeout", "0", "--", "true"), "--timeout 0 leaves COMMAND no time at all"),
         ((*RUN, "--then=--", "--", "true"), "--then has no value"),
         ((*RUN, "--keep", "-1", "--", "true"), "--keep"),
         ((*RUN, "--keep=two", "--", "true"), "'two' is no number of versions"),
@@ -65,6 +66,20 @@ def test_the_help_of_run_names_durations_exit_statuses_and_how_command_knows_its
     text = cli.run("run", "--help").stdout
     for part in ("DOGPILE_FS_OUTPUT", "{}", "1h30m", "75 waited in vain", "-- COMMAND [ARG...]"):
         assert part in text
+
+
+@pytest.mark.parametrize("command", ["status", "invalidate", "wait", "touch", "rollback", "watch"])
+def test_the_help_of_the_other_commands_names_durations_and_exit_statuses(cli: Cli, command: str) -> None:
+    text = cli.run(command, "--help").stdout
+    for part in ("Exit status: 0 ", "66 nothing at PATH", "77 not permitted"):
+        assert part in text
+    assert ("1h30m" in text) == ("DURATION" in text)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "invalidate", "wait", "touch", "rollback", "watch", "demo"])
+def test_no_help_text_is_wider_than_a_page(cli: Cli, command: str) -> None:
+    text = cli.run(command, "--help", env={**cli.environment, "COLUMNS": "100"}).stdout
+    assert max(map(len, text.splitlines())) <= 115
 
 
 def test_the_version_is_told(cli: Cli) -> None:

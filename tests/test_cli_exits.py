@@ -62,6 +62,12 @@ def test_what_is_missing_is_no_input_unless_it_was_to_be_made() -> None:
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
         (OSError("odd"), "odd"),
         (LockTimeout("too late"), "too late"),
+        (
+            PathError(
+                errno.EROFS, "no mode=0o666 here. Cure: let it (chown, mode=0o666), or pass directory= with it."
+            ),
+            "no mode=0o666 here. Cure: let it (chown), or pass --directory with it.",
+        ),
     ],
 )
 def test_every_error_is_one_line(error: Exception, text: str) -> None:
@@ -159,7 +165,9 @@ def test_a_path_with_nothing_there_is_told(cli: Cli) -> None:
     for command in ("status", "wait"):
         assert "does not exist" in cli.run(command, "missing/file", status=66).stderr
     cli.make()
-    assert "no earlier version" in cli.run("rollback", "file", status=66).stderr
+    told = cli.run("rollback", "file", status=66).stderr
+    assert "no earlier version" in told
+    assert "Cure: keep some, with run --keep 1 or more." in told
     assert sorted(os.listdir(cli.directory)) == ["file", "file.dogpile", "file.dogpile.lock", "gate"]
 
 

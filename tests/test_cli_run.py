@@ -107,6 +107,7 @@ def test_who_waits_for_the_first_file_gives_up_when_told_to(cli: Cli) -> None:
     for option in (("--no-wait",), ("--wait", "0.05s")):
         result = cli.run(*STALE, *option, "--", "false", status=75)
         assert "did not end within" in result.stderr
+        assert result.stderr.endswith("Cure: a longer --wait, or try again later.\n")
     cli.let_go()
     cli.end(creator)
 

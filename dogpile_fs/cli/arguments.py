@@ -23,14 +23,24 @@ COMMAND finds the path that it shall make in the environment as DOGPILE_FS_OUTPU
 arguments. FILE is swapped only if COMMAND ends with status 0; else it stays, and dogpile-fs exits with COMMAND's
 status. If FILE is fresh, or it exists and another process is making a new one, dogpile-fs exits with 0 at once."""
 
-_MORE = """\
-Durations: 90 (seconds), 90s, 5m, 1h30m, 1d, 0.5s.
+_DURATIONS = "Durations: 90 (seconds), 90s, 5m, 1h30m, 1d, 0.5s.\n\n"
 
+_MORE = (
+    _DURATIONS
+    + """\
 Exit status: 0 done, or nothing to do; of status: 1 stale, 2 nothing yet. 64 usage; 65 COMMAND made no file, or
 --validate refused it; 66 nothing at PATH; 69 --then failed; 70 a defect; 71 the system has no more to give;
 73 FILE cannot be made there; 74 I/O error; 75 waited in vain, try again later; 77 not permitted; 78 the sidecar
 is a newer dogpile_fs's; 124 COMMAND took too long; 126 it cannot be executed; 127 it was not found; 128+n a
 signal n; else the status of COMMAND."""
+)
+
+_STATUSES = """\
+64 usage; 66 nothing at PATH; 70 a defect; 71 the system has no more to give; 73 there can be no file at PATH;
+74 I/O error; 75 waited in vain, try again later; 77 not permitted; 78 the sidecar is a newer dogpile_fs's;
+128+n a signal n."""
+_OTHERS = f"Exit status: 0 done;\n{_STATUSES}"
+_ASKING = f"{_DURATIONS}Exit status: 0 all are fresh; 1 one is stale; 2 of one there is nothing yet;\n{_STATUSES}"
 
 
 class Arguments(argparse.Namespace):
@@ -119,33 +129,34 @@ def _grammar() -> tuple[_Parser, dict[str, _Parser]]:
     status = command(
         "status",
         "tell how old files are, who made them, and who is making them",
-        "Tell how old files are, who made them, and who is making them.\n\n"
-        "Exit status: 0 if all are fresh, 1 if one is stale, 2 if of one there is nothing yet.",
+        epilog=_ASKING,
     )
     _add_paths(status)
     status.add_argument("--json", action="store_true", help="as a list of objects; times in seconds")
     _add_expire(status)
 
-    invalidate = command("invalidate", "make files stale from now on, for all processes")
+    invalidate = command("invalidate", "make files stale from now on, for all processes", epilog=_OTHERS)
     _add_paths(invalidate)
     invalidate.add_argument("--hard", action="store_true", help="nobody uses them before they are made anew")
 
-    wait = command("wait", "wait until there is a file, or until it is fresh")
+    wait = command("wait", "wait until there is a file, or until it is fresh", epilog=_DURATIONS + _OTHERS)
     _add_path(wait)
     wait.add_argument("--fresh", action="store_true", help="until it is fresh; a stale one does not do")
     _add_expire(wait)
     _add_duration(wait, "--timeout", "give up after so long, with exit status 75")
 
-    touch = command("touch", "declare a file as made now, without making it")
+    touch = command("touch", "declare a file as made now, without making it", epilog=_OTHERS)
     _add_path(touch)
 
-    rollback = command("rollback", "put the version before the last one back, and make it fresh")
+    rollback = command("rollback", "put the version before the last one back, and make it fresh", epilog=_OTHERS)
     _add_path(rollback)
     rollback.add_argument(
         "--readers", action="store_true", help="when no reader is inside, of those who use readers=True"
     )
 
-    watch = command("watch", "follow creations, swaps and failures, a line each, until Ctrl-C")
+    watch = command(
+        "watch", "follow creations, swaps and failures, a line each, until Ctrl-C", epilog=_DURATIONS + _OTHERS
+    )
     _add_paths(watch)
     _add_expire(watch)
     watch.add_argument("--count", type=_told(_positive), metavar="N", help="end after so many lines")

@@ -87,6 +87,15 @@ def is_defect(error: Exception) -> bool:
     return not isinstance(error, (Exit, DogpileError, OSError))
 
 
+#: What a cure says to who writes Python, and what the command calls it.
+_CALLED_HERE = (
+    (", mode=0o666", ""),
+    ("directory=", "--directory"),
+    ("with keep=1 or more", "with run --keep 1 or more"),
+    ("a longer timeout, or create ahead with refresh()", "a longer --wait, or try again later"),
+)
+
+
 def told(error: Exception) -> str:
     """*error* as one line for the user."""
     text = str(error)
@@ -95,4 +104,8 @@ def told(error: Exception) -> str:
             text = error.strerror  # a whole sentence that names the path
         else:
             text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return " ".join(text.split())
+    what, begins, cure = text.rpartition("Cure: ")
+    if begins:
+        for there, here in _CALLED_HERE:
+            cure = cure.replace(there, here)
+    return " ".join(f"{what}{begins}{cure}".split())

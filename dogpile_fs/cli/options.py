@@ -53,6 +53,8 @@ class Settings:
         for one, other in (("wait", "no_wait"), ("verbose", "quiet")):
             if one in self.given and other in self.given:
                 return f"--{one} and --{other.replace('_', '-')} exclude each other"
+        if self.timeout == 0:
+            return "--timeout 0 leaves COMMAND no time at all: leave it out to let it run as long as it takes"
         if not self.command:
             return "COMMAND is missing: put it at the end, after --"
         return None
