@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -146,9 +147,13 @@ def test_in_a_current_directory_that_was_deleted_the_cure_is_told(cli: Cli) -> N
         (("watch", "file"), 66),
     ):
         gone.mkdir()
-        script = 'rmdir "$PWD"; exec "$@"'
+        # Not before it has started: not every interpreter does, without a current directory.
+        script = (
+            "import os, runpy; import dogpile_fs.cli; os.rmdir(os.getcwd()); "
+            "runpy.run_module('dogpile_fs', run_name='__main__')"
+        )
         run = subprocess.run(
-            ["sh", "-c", script, "sh", *cli.command(*words)],
+            [sys.executable, "-c", script, *words],
             cwd=gone,
             env=cli.environment,
             stdin=subprocess.DEVNULL,
