@@ -47,7 +47,7 @@ class DataDirectory(Versioned[str]):
     :param creator: called with the path of the new version, where nothing is yet; makes a directory there.
         ``None``: this process only reads.
     :param validate: called with that path before the swap; refuses it by raising, or by returning
-        what equals False.
+        False.
     :param keep: how many earlier versions to keep for :meth:`rollback`.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
         False: after a crash of the machine (not of a process) what is in it may be missing, be empty or have zeros
@@ -156,6 +156,9 @@ class DataDirectory(Versioned[str]):
                         "Cure: find who it is with fuser(1)."
                     ) from None
                 time.sleep(min(_WHILE_ANOTHER_LOOKS, deadline.left))
+            except DatafileError:
+                version.close()
+                raise
             except OSError as error:
                 version.close()
                 raise explained(DatafileError, self._path, "open", error, reading=True) from error
@@ -252,6 +255,9 @@ class DataDirectory(Versioned[str]):
             with suppress(FileNotFoundError):
                 real = swap.resolved(self._path)
                 permissions.inherit(version.fd, permissions.of(os.stat(real), real))
+        except OSError as error:
+            raise explained(DatafileError, target, "complete the new version", error) from error
+        try:
             if self.durable:
                 durability.sync_tree(target)
         except DatafileError:
@@ -312,7 +318,7 @@ class DataDirectory(Versioned[str]):
 
     def _roll_back(self, timeout: Timeout) -> None:
         place = self._place()
-        for path in self._lineage(place).old(needed=True)[0]:
+        for path in self._lineage(place).to_go_back_to():
             found = swap.lstat(path)
             if found is None or not stat.S_ISDIR(found.st_mode) or planted.is_planted(path, found):
                 continue
@@ -340,9 +346,8 @@ class DataDirectory(Versioned[str]):
             finally:
                 version.close()
             with suppress(DatafileError):  # what was put back is to be stamped; the next creation tries again
-                for dropped in self._lineage(place).old()[
-                    1
-                ]:  # and none of those kept, however few this object keeps
+                _, others = self._lineage(place).old()
+                for dropped in others:  # and none of those kept, however few this object keeps
                     self._remove(dropped)
             return
         raise DatafileError(

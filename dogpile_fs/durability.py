@@ -14,10 +14,10 @@ from functools import lru_cache
 from .errors import DatafileError, explained
 from .lockfile import let_go
 
-__all__ = ["sync", "sync_directory", "sync_tree"]
+__all__ = ["NOT_SUPPORTED", "sync", "sync_directory", "sync_tree"]
 
 #: What a file system says that cannot.
-_NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 #: What is no error of a disk: no such call, a sandbox that forbids it, a signal.
 _NOT_DONE = (errno.ENOSYS, errno.EPERM, errno.EINTR)
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4  # SYNC_FILE_RANGE_...
@@ -47,7 +47,7 @@ def sync_directory(path: str, kind: type[OSError] = DatafileError) -> None:
     except PermissionError:
         pass  # a directory to be written but not read: what is in place is whole, and lasts when the system says
     except OSError as error:
-        if error.errno not in _NOT_SUPPORTED:
+        if error.errno not in NOT_SUPPORTED:
             raise explained(kind, path, "make durable what was put into", error) from error
 
 

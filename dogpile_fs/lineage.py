@@ -52,16 +52,27 @@ class Lineage:
         dropped = names_in(self._directory, self._begin_of_dropped)
         others.update(os.path.join(self._directory, name) for name in dropped)
         earlier = []
-        while number:
-            if number not in versions:  # removed by hand: the last one before it that is left
-                number = max((each for each in versions if each < number), default=0)
-                continue
+        while number in versions and versions[number][0] in others:
             path, number = versions[number]
-            if path not in others:
-                break
             others.remove(path)
             earlier.append(path)
         return earlier, sorted(others)
+
+    def to_go_back_to(self) -> list[str]:
+        """The versions before the current one, the last first.
+
+        If somebody has removed the one before it by hand: the last that is left of those made before that.
+
+        :raises DatafileError: if the directory cannot be listed.
+        """
+        earlier, _ = self.old(needed=True)
+        if earlier:
+            return earlier
+        versions = self._versions(needed=True)
+        current = self._current(versions)
+        missing = versions[current][1] if current else 0
+        left = [number for number in versions if number < missing]
+        return [versions[max(left)][0]] if left else []
 
     def _versions(self, *, needed: bool) -> dict[int, tuple[str, int]]:
         """All versions by their number: where each is, and the number of the one before it."""

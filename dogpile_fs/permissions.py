@@ -88,6 +88,8 @@ def _give_acl(fd: int, acl: bytes | None) -> bool:
         return True
     try:
         if acl is None:
+            # What was the mask becomes what the group may do.
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & ~stat.S_IRWXG)
             os.removexattr(fd, _ACL)
         else:
             os.setxattr(fd, _ACL, acl)

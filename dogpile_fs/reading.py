@@ -57,13 +57,20 @@ class Block(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        passage, self._passage = self._passage, None
+        passage = self._passage
         if passage is None:
             raise RuntimeError("this block has not been entered, or has been left already")
         try:
             self._left()
         finally:
+            self._passage = None  # once only: a reader's seat may be another's as soon as it was left
             passage.__exit__(kind, error, trace)
+
+    def __del__(self) -> None:
+        # Dropped without having been left, or interrupted while it was: a reader would stay inside for ever.
+        if self._passage is not None:
+            with suppress(Exception):
+                self.__exit__(None, None, None)
 
     @abstractmethod
     def _got(self, passage: Pass) -> T:

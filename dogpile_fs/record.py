@@ -187,10 +187,13 @@ class Record:
         return "stale"
 
     def begun(self, attempt: Attempt, expiretime: float | None) -> Record:
-        """The record while somebody creates who goes by *expiretime*: it counts if nothing comes of it, too.
+        """The record while somebody creates who goes by *expiretime*.
 
-        Else what is there without any creation would be called fresh for ever, though each attempt finds it stale.
+        Where there was no creation yet, that counts from now on: else what was there before would be called fresh
+        for ever, though each attempt finds it stale.
         """
+        if self.createdtime > 0:
+            return self.replace(attempt=attempt)
         return self.replace(attempt=attempt, expiretime=_on_record(expiretime))
 
     def created(

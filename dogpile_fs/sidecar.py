@@ -194,7 +194,8 @@ class Sidecar:
         except FileNotFoundError:
             return  # removed since, and what it said with it
         except OSError as error:
-            raise explained(SidecarError, self.path, "make durable what was written to", error) from error
+            if error.errno not in durability.NOT_SUPPORTED:
+                raise explained(SidecarError, self.path, "make durable what was written to", error) from error
         durability.sync_directory(os.path.dirname(self.path), SidecarError)
 
     def _changed(self, make: Callable[[Record], Record]) -> bool:
@@ -291,7 +292,9 @@ def _is_there_by_access(path: str) -> bool:
 
 #: Some systems refuse that question (musl on Linux before 5.8, a filter that does not know faccessat2), and so
 #: would tell that nothing is anywhere.
-_is_there: Callable[[str], bool] = _is_there_by_access if _is_there_by_access("/") else lexists
+_is_there: Callable[[str], bool] = lexists
+if access in os.supports_effective_ids and access in os.supports_follow_symlinks and _is_there_by_access("/"):
+    _is_there = _is_there_by_access
 
 _NOTHING_SEEN = unseen(NOTHING)
 _DAMAGE_SEEN = unseen(DAMAGED)

@@ -7,6 +7,7 @@ because it was shipped in an image or copied by hand. And where nothing stands, 
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from stat import S_ISDIR
@@ -15,13 +16,14 @@ from .record import Record
 
 __all__ = ["Standing", "corrected", "standing_at", "standing_of", "stands"]
 
-#: Size, mtime in nanoseconds, inode. Of a directory: instead of the size, whether it bears a mark of ours; and the
-#: mtime that it had when it got that.
+#: Size, mtime in nanoseconds, inode. Of a directory: instead of the size, whether it bears a mark of ours, or that
+#: this could not be told; and the mtime that it had when it got that.
 Standing = tuple[int, int, int]
 
-_UNMARKED, _MARKED = -1, -2
+_UNMARKED, _MARKED, _UNTOLD = -1, -2, -3
 _MARK = "user.dogpile_fs"
-_LONGEST_MARK = 64
+#: Of two numbers that have room in a record.
+_LONGEST_MARK = 40
 
 #: The mtime of what claims to be from before 1970, or is from a reproducible build that says 0.
 _EARLIEST = 1.0
@@ -45,10 +47,22 @@ def standing_of(st: os.stat_result, where: str | int | None = None) -> Standing:
     """What *st* tells of; *where*: its path or a descriptor, to look for a directory's :func:`mark`."""
     if not S_ISDIR(st.st_mode):
         return st.st_size, st.st_mtime_ns, st.st_ino
-    marked = None if where is None else _marked(where)
-    if marked is not None and marked[1] == st.st_ino:
-        return _MARKED, *marked
-    return _UNMARKED, st.st_mtime_ns, st.st_ino
+    kind, mtime = _UNTOLD, st.st_mtime_ns
+    if where is not None:
+        try:
+            said = os.getxattr(where, _MARK)
+        except AttributeError:  # macOS
+            pass
+        except OSError as error:
+            # All else tells nothing: a directory that this user may not read, a file system without such marks.
+            if error.errno == errno.ENODATA:
+                kind = _UNMARKED
+        else:
+            kind = _UNMARKED
+            marked = _read(said)
+            if marked is not None and marked[1] == st.st_ino:
+                kind, mtime = _MARKED, marked[0]
+    return kind, mtime, st.st_ino
 
 
 def mark(fd: int) -> None:
@@ -62,14 +76,12 @@ def mark(fd: int) -> None:
         os.setxattr(fd, _MARK, b"%d %d" % (st.st_mtime_ns, st.st_ino))
 
 
-def _marked(where: str | int) -> tuple[int, int] | None:
-    try:
-        mark = os.getxattr(where, _MARK)
-        if len(mark) <= _LONGEST_MARK:
-            mtime, inode = mark.split()
-            return int(mtime), int(inode)
-    except (OSError, AttributeError, ValueError):
-        pass
+def _read(said: bytes) -> tuple[int, int] | None:
+    """The mtime and the inode of a mark; None if it is none of ours."""
+    with suppress(ValueError):
+        mtime, inode = map(int, said[: _LONGEST_MARK + 1].split())
+        if len(said) <= _LONGEST_MARK and mtime >= 0:
+            return mtime, inode
     return None
 
 
@@ -94,6 +106,8 @@ def stands(version: tuple[int, ...], standing: Standing) -> bool:
     """Whether *standing* is what a stamp that describes *version* was written for."""
     if version[:3] == standing:
         return True
-    # See mark(). Where there are no marks, another directory with a used inode may pass for the one that it
-    # replaced; then it is stale when that would have been.
-    return version[0] == standing[0] == _UNMARKED and version[2] == standing[2] and version[1] <= standing[1]
+    # See mark(). Where there are no marks, or they cannot be read, another directory with a used inode may pass
+    # for the one that it replaced; then it is stale when that would have been.
+    alike = version[0] == standing[0] == _UNMARKED
+    untold = _UNTOLD in (version[0], standing[0]) and max(version[0], standing[0]) < 0
+    return (alike or untold) and version[2] == standing[2] and version[1] <= standing[1]

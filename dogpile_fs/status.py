@@ -18,8 +18,9 @@ class Status:
     ran it. *invalidated*: ``"soft"``, ``"hard"`` or ``None``. *creating*: whether someone creates now;
     *creating_host*, *creating_pid*, *creating_since* (epoch seconds): who. *failed_host*, *failed_pid*,
     *failed_since*: who began the last creation, and when, if it ended without a result. *expiretime*: seconds
-    that the last creator went by, or who has begun since (``None``: never, or unknown). *about*: size, mtime in ns
-    and inode of what the stamp describes, and the generation that it came with (negative: it is not stamped yet).
+    that the last creator went by, or before the first, who has begun (``None``: never, or unknown). *about*: size
+    (of a directory: less than 0), mtime in ns and inode of what the stamp describes, and the generation that it
+    came with (negative: it is not stamped yet).
 
     What only a creation tells is ``None`` before the first.
     """

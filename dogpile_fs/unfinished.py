@@ -32,9 +32,10 @@ def refuse(target: str) -> None:
             continue
         if suffix == "-wal" or _beginning(target + suffix) == _HOT:
             raise DatafileError(
-                errno.EBUSY,
+                errno.ETXTBSY,
                 f"the new version {target!r} is a database whose {suffix[1:]} has {found.st_size} bytes, and what "
-                "is in there would be missing. Cure: close the connection before the creator returns.",
+                "is in there may be missing in it. Cure: close the connection before the creator returns (or "
+                "PRAGMA wal_checkpoint(TRUNCATE)).",
             )
 
 

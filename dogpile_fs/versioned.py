@@ -240,8 +240,7 @@ class Versioned(ABC, Generic[_Given]):
                 return True  # a child that was forked inside the creator
             self._refuse_unless_made(target)
             is_made = True
-            # Not ``is``: numpy's and pandas' False are other objects.
-            if self.validate is not None and self.validate(target) == False:  # noqa: E712
+            if self.validate is not None and _is_refusal(self.validate(target)):
                 raise DatafileError(
                     errno.EINVAL,
                     f"validate refused the new version of {self._path!r}: the old one stays. "
@@ -344,6 +343,11 @@ class Versioned(ABC, Generic[_Given]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r}, {self.dogpile.expiretime})"
+
+
+def _is_refusal(verdict: object) -> bool:
+    # Numpy's False is another object, of a type of its own; pandas' is numpy's.
+    return verdict is False or (type(verdict).__name__ in ("bool", "bool_") and not verdict)
 
 
 def _unpickled(

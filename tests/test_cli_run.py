@@ -232,6 +232,14 @@ def test_a_file_name_need_not_be_text(cli: Cli) -> None:
     )
 
 
+def test_a_database_that_command_did_not_close_is_told_as_what_it_made(cli: Cli) -> None:
+    cli.make()
+    script = 'echo rows > "$DOGPILE_FS_OUTPUT"; echo more > "$DOGPILE_FS_OUTPUT-wal"'
+    result = cli.run(*STALE, "--", "sh", "-c", script, status=65)
+    assert "Cure: close the connection" in result.stderr
+    assert cli.text() == "old\n"
+
+
 def test_then_is_run_after_the_swap_by_who_created_and_by_nobody_else(cli: Cli) -> None:
     cli.make()
     then = ("--then", 'cat "$DOGPILE_FS_OUTPUT" >> copies; dogpile=$(cat {}); echo "$dogpile" >> copies')

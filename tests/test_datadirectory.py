@@ -782,6 +782,7 @@ def test_where_a_plain_directory_has_no_name_that_stays_it_is_not_read(
             with pytest.raises(DatafileError) as caught:
                 use(datadir)
             tells(caught.value, repr(path), "/proc is not mounted", "Cure: mount it")
+            assert str(caught.value).count("Cure") == 1
         assert opened(versions(path + ".link", 1)) == "1"
 
     mounted(Path("/proc"), "size=1m", read_without_proc)
@@ -916,6 +917,17 @@ def test_after_a_rollback_creations_go_on_keeping(path: str, layout: str) -> Non
     for expected in ("2", "1"):
         datadir.rollback()
         assert opened(datadir) == expected
+
+
+@both_layouts
+def test_a_version_goes_with_its_last_reader_though_those_between_are_gone(path: str, layout: str) -> None:
+    datadir = versions(path, 2, layout, keep=1)
+    with datadir.open() as inside:
+        for _ in range(3):
+            datadir.refresh(force=True)
+        assert text(inside) == "2"
+        assert hidden(path) == ["2", "4"]
+    assert hidden(path) == ["4"]
 
 
 @both_layouts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import os
 import pickle
@@ -36,7 +37,7 @@ from dogpile_fs import (
 from dogpile_fs.waiting import Timeout
 
 from .places import descriptors, files_no_longer_than, left_beside, survives_few_descriptors, umask, writing
-from .processes import Processes, Record, ended_well, in_child, wait_for
+from .processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for
 from .test_broken_environments import Unprivileged, foreign, may_mount, mounted, promptly, tells, unprivileged
 from .test_promises import waiters_for
 from .test_readwrite import in_thread
@@ -564,23 +565,33 @@ def test_what_validate_refuses_is_not_put_in_place(
     assert datafile.status().failed_pid == os.getpid()
 
 
-class _AnotherFalse:
-    """As numpy's."""
+class bool_:
+    """As numpy's, which is no ``bool``."""
 
-    __hash__ = object.__hash__
+    def __init__(self, value: bool) -> None:
+        self.value = value
 
-    def __eq__(self, other: object) -> bool:
-        return other is False or self is other
+    def __bool__(self) -> bool:
+        return self.value
 
 
-@pytest.mark.parametrize("verdict", [_AnotherFalse(), 0])
-def test_what_equals_false_is_a_refusal(path: str, verdict: Any) -> None:
+def test_anothers_false_is_a_refusal_as_well(path: str) -> None:
     with pytest.raises(DatafileError, match="validate refused"):
-        Datafile(path, 3600, writing("x"), validate=lambda target: verdict).refresh()
+        Datafile(path, 3600, writing("x"), validate=lambda target: bool_(False)).refresh()
     assert beside(path) == set()
 
 
-@pytest.mark.parametrize("verdict", [None, True, "", [], "no"])
+class _OfNoTruth:
+    """As an array's."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth of many is ambiguous")
+
+    __eq__ = __bool__  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("verdict", [None, True, bool_(True), 0, 0.0, "", [], "no", _OfNoTruth()])
 def test_what_validate_returns_is_no_refusal_unless_it_is_false(path: str, verdict: Any) -> None:
     seen: list[str] = []
 
@@ -599,6 +610,16 @@ def test_a_creators_end_of_an_iteration_is_its_error_as_any_other(
 ) -> None:
     with pytest.raises(StopIteration):
         use(Datafile(path, 3600, lambda target: next(iter([]))))
+
+
+def test_a_block_that_was_dropped_is_left(path: str) -> None:
+    datafile = versions(path, 1, readers=True)
+    for make in (datafile.open, datafile.acquire):
+        block: Any = make()
+        block.__enter__()
+        del block
+        gc.collect()
+        datafile.refresh(force=True, timeout=PATIENCE)
 
 
 def test_a_block_is_entered_by_one_at_a_time(path: str) -> None:

@@ -127,6 +127,27 @@ def test_what_replaces_a_file_with_a_list_has_that_list(tmp_path: Path, replace:
     assert bits_of(path) == before
 
 
+def test_for_no_moment_may_the_group_do_what_the_mask_of_a_dropped_list_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.touch(0o600)
+    old.chmod(0o600)
+    give(tmp_path, DEFAULT_ACL, acl(user=7, named=7, group=0, mask=7, other=0))
+    new.touch()
+    assert bits_of(new) == "0660", "the list's mask"
+    seen = []
+    remove = os.removexattr
+
+    def remove_and_look(fd: int, name: str) -> None:
+        remove(fd, name)
+        seen.append(bits_of(new))
+
+    monkeypatch.setattr(os, "removexattr", remove_and_look)
+    inherit(old, new)
+    assert (seen, bits_of(new), acl_of(new)) == (["0600"], "0600", None)
+
+
 @pytest.mark.parametrize("replace", [_write_atomically, _swap])
 def test_what_replaces_a_file_without_a_list_has_none_whatever_its_directory_gives(
     tmp_path: Path, replace: Callable[[Path], None]

@@ -427,8 +427,11 @@ def test_a_creation_tells_when_how_long_and_by_whom_and_counts(record: Record) -
 @given(records)
 def test_what_begins_tells_who_and_what_he_goes_by_and_changes_nothing_else(record: Record) -> None:
     me = ("there", 8, 2000.0)
-    assert record.begun(me, 60.0) == record.replace(attempt=me, expiretime=60.0)
-    assert record.begun(me, math.inf) == record.begun(me, None) == record.replace(attempt=me, expiretime=None)
+    nothing = record.replace(createdtime=-1.0)
+    assert nothing.begun(me, 60.0) == nothing.replace(attempt=me, expiretime=60.0)
+    assert nothing.begun(me, math.inf) == nothing.begun(me, None) == nothing.replace(attempt=me, expiretime=None)
+    there = record.replace(createdtime=1000.0)
+    assert there.begun(me, 60.0) == there.replace(attempt=me), "what is there was made for another time"
 
 
 @pytest.mark.parametrize("hard", [False, True])

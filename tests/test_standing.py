@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dogpile_fs import Dogpile, LockTimeout, PathError, SyncReaderDogpile
+from dogpile_fs import DataDirectory, Dogpile, LockTimeout, PathError, SyncReaderDogpile
 from dogpile_fs.observed import ObservedRecord
 from dogpile_fs.record import DAMAGED, NOTHING, About, Invalidated, Record
 from dogpile_fs.sidecar import Sidecar
-from dogpile_fs.standing import Standing, corrected, standing_at, standing_of
+from dogpile_fs.standing import Standing, corrected, standing_at, standing_of, stands
 
 from .processes import Processes, ended_well, in_child, wait_for
 from .processes import Record as Diary
@@ -164,8 +164,40 @@ def test_a_directory_that_was_marked_is_the_same_with_its_mark_alone() -> None:
     assert corrected(STAMPED.replace(about=(-1, 1000, 77, 3)), ((-2, 2000, 77), 1.5)).createdtime == 1.5
 
 
+def test_where_a_mark_cannot_be_read_a_directory_with_a_later_mtime_is_the_same() -> None:
+    marked, unmarked, untold = ((kind, 1000, 77) for kind in (-2, -1, -3))
+    for stamped, found in ((marked, untold), (unmarked, untold), (untold, unmarked), (untold, marked)):
+        record = STAMPED.replace(about=(*stamped, 3))
+        for mtime, inode, same in ((1000, 77, True), (2000, 77, True), (999, 77, False), (1000, 78, False)):
+            assert (corrected(record, ((found[0], mtime, inode), 1.5)) is record) == same
+    assert not stands((*untold, 3), (5, 1000, 77))
+
+
+def test_who_may_not_read_a_directory_goes_by_what_its_creator_stamped(unprivileged: Unprivileged) -> None:
+    path = str(unprivileged.directory / "index")
+
+    def creator(target: str) -> None:
+        os.mkdir(target)
+        os.utime(target, (1e9, 1e9))
+        os.chmod(target, 0o711)
+
+    directory = DataDirectory(path, 3600, creator)
+    directory.refresh()
+
+    def ask() -> None:
+        status = Dogpile(3600, path, resource="directory").status()
+        assert (status.state, status.generation) == ("fresh", 1)
+
+    unprivileged.directory.chmod(0o755)
+    for file in unprivileged.directory.iterdir():
+        if file.is_file():
+            file.chmod(0o644)
+    unprivileged.run(ask)
+
+
 @pytest.mark.parametrize(
-    "said", [b"", b"1", b"1 2 3", b"one two", b"1 2" + b" " * 99, b"1" * 99, b"\xff \xfe", b"5 %d"]
+    "said",
+    [b"", b"1", b"1 2 3", b"one two", b"1 2" + b" " * 99, b"9" * 45 + b" 7", b"\xff \xfe", b"5 %d"],
 )
 def test_a_mark_that_is_not_ours_is_none(tmp_path: Path, said: bytes) -> None:
     found = os.stat(tmp_path)

@@ -17,7 +17,7 @@ OK = 0
 STALE, NOTHING = 1, 2  # of ``status``
 
 USAGE = os.EX_USAGE  # 64: the command line is wrong
-DATAERR = os.EX_DATAERR  # 65: COMMAND made no file, or --validate refused it
+DATAERR = os.EX_DATAERR  # 65: COMMAND made no file, or none that is finished, or --validate refused it
 NOINPUT = os.EX_NOINPUT  # 66: there is nothing at PATH, or nothing to roll back to
 UNAVAILABLE = os.EX_UNAVAILABLE  # 69: swapped in, but --then failed
 SOFTWARE = os.EX_SOFTWARE  # 70: a defect of dogpile_fs
@@ -44,6 +44,8 @@ _BY_ERRNO = {
     errno.ENOTEMPTY: CANTCREAT,
     errno.EXDEV: CANTCREAT,
     errno.ENXIO: CANTCREAT,
+    errno.EBUSY: CANTCREAT,  # a mount point
+    errno.ETXTBSY: DATAERR,  # a database that is not closed
     errno.EAGAIN: OSERR,
     errno.ENOMEM: OSERR,
     errno.EMFILE: OSERR,

@@ -53,7 +53,9 @@ class Members:
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
                 # What stands before is the name of its program, which may contain anything.
-                state, _, group = file.read().rpartition(b")")[2].decode().split()[:3]
-        except (FileNotFoundError, ProcessLookupError, ValueError):
+                fields = file.read().rpartition(b")")[2].decode().split()
+            state, group, threads = fields[0], int(fields[2]), int(fields[17])
+        except (FileNotFoundError, ProcessLookupError, ValueError, IndexError):
             return False  # it has ended and was reaped, before the reading or in its middle
-        return int(group) == self._group and state not in _ENDED
+        # Of a process whose first thread has ended before the others, this is the state of that one.
+        return group == self._group and (state not in _ENDED or threads > 1)

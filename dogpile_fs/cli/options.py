@@ -121,7 +121,7 @@ def names_descriptor(path: str) -> bool:
 
     It may lead to a file all the same, but can neither be coordinated nor replaced.
     """
-    return path.startswith(("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/"))
+    return path in ("/dev/stdin", "/dev/stdout", "/dev/stderr") or path.startswith(("/dev/fd/", "/proc/"))
 
 
 def split_at_command(words: list[str]) -> tuple[list[str], list[str]]:
