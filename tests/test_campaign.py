@@ -182,6 +182,12 @@ def test_a_pass_to_what_was_begun_before_a_hard_invalidation_is_reported() -> No
     assert broken(GOOD[0], hard, reading("w2#1", 6, 7, version=100)) == {"hard"}
     assert broken(GOOD[0], hard, reading("w2#1", 6, 7, version=100), tampering("sidecar", 5.5, 5.6)) == set()
     assert broken(GOOD[0], hard, reading("w2#1", 5.05, 7, version=100)) == set()
+    # Who passes may believe for a moment in the sidecar that a foreign hand has replaced by another.
+    replaced = tampering("sidecar", 4.97, 4.99)
+    assert broken(GOOD[0], hard, reading("w2#1", 6, 7, version=100), replaced) == {"hard"}
+    at_once = whole("w3#1", "hard", 5, 5.001)
+    assert broken(GOOD[0], at_once, reading("w2#1", 5.002, 7, version=100)) == {"hard"}
+    assert broken(GOOD[0], at_once, reading("w2#1", 5.002, 7, version=100), replaced) == set()
 
 
 def told(at: float, createdtime: float, version: int, state: str = "stale") -> list[Line]:
