@@ -386,10 +386,12 @@ def _name_within(version: Description, real: str, *, moves: bool) -> str:
     if not moves or not hasattr(os, "memfd_create"):  # the latter: no Linux, and what is plain is never swapped
         return real
     name = f"/proc/{os.getpid()}/fd/{version.fd}"
-    if os.path.isdir(name):
-        return name
-    raise DatafileError(
-        errno.ENOSYS,
-        f"there is no name by which {real!r} can be read while it is swapped, because /proc is not mounted here. "
-        "Cure: mount it, or move the directory away: then a symbolic link is put there.",
-    )
+    try:
+        os.stat(name)
+    except FileNotFoundError as error:
+        raise DatafileError(
+            errno.ENOSYS,
+            f"there is no name by which {real!r} can be read while it is swapped, because /proc is not mounted "
+            "here. Cure: mount it, or move the directory away: then a symbolic link is put there.",
+        ) from error
+    return name
