@@ -46,8 +46,7 @@ class DataDirectory(Versioned[str]):
     :param expiretime: seconds after which it is stale; ``None``: never.
     :param creator: called with the path of the new version, where nothing is yet; makes a directory there.
         ``None``: this process only reads.
-    :param validate: called with that path before the swap; refuses it by raising, or by returning
-        False.
+    :param validate: called with that path before the swap; refuses it by raising or by returning False.
     :param keep: how many earlier versions to keep for :meth:`rollback`.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
         False: after a crash of the machine (not of a process) what is in it may be missing, be empty or have zeros

@@ -30,8 +30,7 @@ class Datafile(Versioned[BinaryIO]):
     :param expiretime: seconds after which it is stale; ``None``: never.
     :param creator: called with the path of the new version, beside the datafile and with the same suffix, where
         nothing is yet; makes a regular file there. ``None``: this process only reads.
-    :param validate: called with that path before the swap; refuses it by raising, or by returning
-        False.
+    :param validate: called with that path before the swap; refuses it by raising or by returning False.
     :param keep: how many earlier versions to keep for :meth:`rollback`, as ``.dogpile-kept-...-<number>.<name>``.
     :param skip_unchanged: stamp, but do not swap, if the contents are the old ones.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.

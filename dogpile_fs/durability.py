@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from .errors import DatafileError, explained
 from .lockfile import let_go
@@ -61,10 +60,11 @@ def sync_tree(path: str) -> None:
     # dpkg has it. It promises nothing by itself (sync_file_range(2): "None of these operations writes out the
     # file's metadata", and the disk's cache is not flushed), so each is synced all the same. syncfs(2) would be
     # quicker still, but waits for what all others have written, and fails for them.
-    if _sync_file_range() is not None:
-        for step in (_begin_to_write, _await_written):
+    write_back = _sync_file_range()
+    if write_back is not None:
+        for flags in (_WRITE, _WAIT_BEFORE | _WRITE | _WAIT_AFTER):
             for directory, _, files in os.walk(path, onerror=_raise):
-                _with_each(step, directory, files)
+                _with_each(partial(write_back, flags=flags), directory, files)
     for directory, _, files in os.walk(path, onerror=_raise):
         _with_each(sync, directory, files)
         sync_directory(directory)
@@ -82,32 +82,25 @@ def _with_each(do: Callable[[int], None], directory: str, names: Iterable[str]) 
                 let_go(fd)
 
 
-def _begin_to_write(fd: int) -> None:
-    _write_back(fd, _WRITE)
-
-
-def _await_written(fd: int) -> None:
-    _write_back(fd, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
-
-
-def _write_back(fd: int, flags: int) -> None:
-    call = _sync_file_range()
-    if call is not None and call(fd, 0, 0, flags) != 0:
-        code = ctypes.get_errno()
-        # The disk's errors are raised at once: the kernel tells of each only once, so a later fsync may not.
-        if code not in _NOT_DONE:
-            raise OSError(code, os.strerror(code))
-
-
 @lru_cache
-def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    """The system call; None where there is none, which is all but Linux."""
+def _sync_file_range() -> Callable[..., None] | None:
+    """The system call, for a whole file; None where there is none, which is all but Linux."""
+    import ctypes  # here, because it takes long, and only who syncs a tree needs it
+
     try:
         call = ctypes.CDLL(None, use_errno=True).sync_file_range
     except AttributeError:
         return None
     call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return call
+
+    def write_back(fd: int, flags: int) -> None:
+        if call(fd, 0, 0, flags) != 0:
+            code = ctypes.get_errno()
+            # The disk's errors are raised at once: the kernel tells of each only once, so a later fsync may not.
+            if code not in _NOT_DONE:
+                raise OSError(code, os.strerror(code))
+
+    return write_back
 
 
 def _raise(error: OSError) -> None:

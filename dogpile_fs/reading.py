@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import IO, Any, Generic, TypeVar
@@ -22,7 +22,7 @@ __all__ = ["Acquired", "Block", "Reading", "close", "opened"]
 T = TypeVar("T")
 
 
-class Block(Generic[T]):
+class Block(ABC, Generic[T]):
     """A ``with`` block that has passed, and has the current version.
 
     No generator: one would cost as much as all the rest, and make a ``RuntimeError`` of a creator's

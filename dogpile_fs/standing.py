@@ -14,7 +14,7 @@ from stat import S_ISDIR
 
 from .record import Record
 
-__all__ = ["Standing", "corrected", "standing_at", "standing_of", "stands"]
+__all__ = ["Standing", "corrected", "mark", "standing_at", "standing_of", "stands"]
 
 #: Size, mtime in nanoseconds, inode. Of a directory: instead of the size, whether it bears a mark of ours, or that
 #: this could not be told; and the mtime that it had when it got that.
