@@ -22,7 +22,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import elections  # noqa: E402
-from dogpile_fs import Datafile, Dogpile, SyncReaderDogpile, byterange  # noqa: E402
+from dogpile_fs import Datafile, Dogpile, SyncReaderDogpile  # noqa: E402
+from dogpile_fs._os import byterange  # noqa: E402
 
 _LOOPS, _ROUNDS = 4000, 60
 _CREATIONS = 300

@@ -51,8 +51,8 @@ def prepare(name: str) -> None:
 
 
 _IMPORTS = {
-    DOGPILE: ("dogpile_fs.dogpile",),
-    READER: ("dogpile_fs.dogpile", "dogpile_fs.readwrite"),
+    DOGPILE: ("dogpile_fs._dogpile.dogpile",),
+    READER: ("dogpile_fs._dogpile.dogpile", "dogpile_fs._locks.readwrite"),
     OVER_FILELOCK: ("dogpile.lock", "filelock"),
     DBM: ("dogpile.cache", "dogpile.cache.backends.file", "dbm.dumb"),
     "diskcache": ("diskcache",),

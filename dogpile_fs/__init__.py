@@ -16,10 +16,13 @@ from .version import VERSION as __version__
 # Every name is imported when it is asked for: a cron job that finds its file fresh needs none of them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .atomic import atomic_write
-    from .datadirectory import DataDirectory
-    from .datafile import Datafile
-    from .dogpile import Dogpile, SyncReaderDogpile
+    from ._datafile.atomic import atomic_write
+    from ._datafile.datadirectory import DataDirectory
+    from ._datafile.datafile import Datafile
+    from ._dogpile.dogpile import Dogpile, SyncReaderDogpile
+    from ._dogpile.status import Status
+    from ._locks.mutex import FileMutex
+    from ._locks.readwrite import ReadWriteFileLock
     from .errors import (
         DatafileError,
         DatafileExists,
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
         SidecarError,
         WouldDeadlock,
     )
-    from .mutex import FileMutex
-    from .readwrite import ReadWriteFileLock
-    from .status import Status
 
 __all__ = [
     "DataDirectory",
@@ -59,14 +59,14 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "DataDirectory": "datadirectory",
-    "Datafile": "datafile",
-    "Dogpile": "dogpile",
-    "FileMutex": "mutex",
-    "ReadWriteFileLock": "readwrite",
-    "Status": "status",
-    "SyncReaderDogpile": "dogpile",
-    "atomic_write": "atomic",
+    "DataDirectory": "_datafile.datadirectory",
+    "Datafile": "_datafile.datafile",
+    "Dogpile": "_dogpile.dogpile",
+    "FileMutex": "_locks.mutex",
+    "ReadWriteFileLock": "_locks.readwrite",
+    "Status": "_dogpile.status",
+    "SyncReaderDogpile": "_dogpile.dogpile",
+    "atomic_write": "_datafile.atomic",
 }
 
 

@@ -17,7 +17,13 @@ from .subjects import NEW, OfAtomicWrite, OfCommand, OfDataDirectory, OfDatafile
 __all__ = ["NEW", "OLD", "OLDER", "SCENES", "Scene"]
 
 # All that is imported only when it is needed: what fails is to be ours, not an import.
-for _name in ("glance", "readwrite", "cli.dispatch", "cli.run", "cli.status"):
+for _name in (
+    "_sidecar.quick_check",
+    "_locks.readwrite",
+    "cli.dispatch",
+    "cli.commands.run",
+    "cli.commands.status",
+):
     import_module(f"dogpile_fs.{_name}")
 
 Before = Literal["nothing", "stale", "fresh"]

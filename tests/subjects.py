@@ -300,7 +300,10 @@ class OfCommand(OfDatafile):
     """``dogpile-fs`` with *words*."""
 
     # Without what is imported, which takes some thousand calls in which nothing of ours is touched.
-    _CODE = f"import dogpile_fs.glance, sys; from dogpile_fs.cli import main, options; {BEGIN}; sys.exit(main())"
+    _CODE = (
+        "import dogpile_fs._sidecar.quick_check, sys; from dogpile_fs.cli import main, options; "
+        f"{BEGIN}; sys.exit(main())"
+    )
 
     def __init__(self, path: Path, *words: str) -> None:
         super().__init__(path)

@@ -22,8 +22,9 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import DatafileError, DatafileExists, DogpileError, PathError, atomic_write, forking
-from dogpile_fs import swap as swap_module
+from dogpile_fs import DatafileError, DatafileExists, DogpileError, PathError, atomic_write
+from dogpile_fs._os import fork as forking
+from dogpile_fs._os import replace as swap_module
 
 from .places import descriptors, files_no_longer_than, left_beside, survives_few_descriptors, umask
 from .processes import Processes, Record, ended_well, in_child, wait_for

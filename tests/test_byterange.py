@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import byterange
+from dogpile_fs._os import byterange
 
 from .processes import PATIENCE, Processes, Record, wait_for
 

@@ -16,7 +16,7 @@ import pytest
 
 from dogpile_fs import LockTimeout, NotHeld, PathError, SidecarError, WouldDeadlock
 from dogpile_fs.cli import dispatch, main
-from dogpile_fs.cli import run as _run  # noqa: F401  # imported before a child may no longer read it
+from dogpile_fs.cli.commands import run as _run  # noqa: F401  # imported before a child may no longer read it
 from dogpile_fs.cli.exits import CANTCREAT, Exit, status_of, told
 
 from .cli_processes import Cli, bytecode, cli, logger_as_before

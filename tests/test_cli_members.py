@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from dogpile_fs.cli.members import Members
+from dogpile_fs.cli.child.process_group import Members
 
 from .processes import wait_for
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dogpile_fs.cli.members import Members
+from dogpile_fs.cli.child.process_group import Members
 
 from .cli_processes import Cli, bytecode, cli, gone
 from .processes import wait_for

@@ -46,7 +46,7 @@ def test_a_fresh_run_imports_nothing_heavy(cli: Cli) -> None:
         text=True,
     ).stdout.split()
     assert status == "0"
-    assert "dogpile_fs.glance" in modules
+    assert "dogpile_fs._sidecar.quick_check" in modules
     assert [module for module in HEAVY if module in modules] == []
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from dogpile_fs import DataDirectory, Dogpile
-from dogpile_fs.record import Record, encode
+from dogpile_fs._sidecar.record import Record, encode
 
 from .cli_processes import Cli, bytecode, cli
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from dogpile_fs import Status
-from dogpile_fs.cli.watch import Story
+from dogpile_fs.cli.commands.watch import Story
 
 from .cli_processes import Cli, bytecode, cli
 

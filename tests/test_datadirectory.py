@@ -20,16 +20,8 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import (
-    DataDirectory,
-    DatafileError,
-    Dogpile,
-    DogpileError,
-    LockTimeout,
-    PathError,
-    WouldDeadlock,
-    swap,
-)
+from dogpile_fs import DataDirectory, DatafileError, Dogpile, DogpileError, LockTimeout, PathError, WouldDeadlock
+from dogpile_fs._os import replace as swap
 
 from .places import descriptors, left_beside, survives_few_descriptors, umask
 from .processes import Processes, Record, ended_well, in_child, wait_for

@@ -32,9 +32,9 @@ from dogpile_fs import (
     PathError,
     SyncReaderDogpile,
     WouldDeadlock,
-    swap,
 )
-from dogpile_fs.waiting import Timeout
+from dogpile_fs._os import replace as swap
+from dogpile_fs._os.waiting import Timeout
 
 from .places import descriptors, files_no_longer_than, left_beside, survives_few_descriptors, umask, writing
 from .processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for
@@ -1404,7 +1404,7 @@ def test_what_was_removed_a_moment_ago_is_created_again_and_not_complained_of(
     path: str, way: Callable[[Datafile], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # For as long as a look at the path is believed; a machine that is fast enough gets along with the 0.1 ms.
-    monkeypatch.setattr("dogpile_fs.observed._LOOK_EVERY", 0.5)
+    monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 0.5)
     datafile = versions(path, 1)
     way(datafile)
     os.unlink(path)

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DataDirectory, Datafile, DatafileError, LockTimeout, atomic_write, swap
-from dogpile_fs.numbered import number_in
+from dogpile_fs import DataDirectory, Datafile, DatafileError, LockTimeout, atomic_write
+from dogpile_fs._layout import number_in
+from dogpile_fs._os import replace as swap
 
 from .cli_processes import Cli, bytecode, cli
 from .places import left_beside, writing

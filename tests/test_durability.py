@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DatafileError, Dogpile, durability
+from dogpile_fs import DatafileError, Dogpile
+from dogpile_fs._os import fsync as durability
 
 from .failing import Outcome, calls_of, met
 from .places import descriptors

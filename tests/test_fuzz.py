@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dogpile_fs.record import Record
+from dogpile_fs._sidecar.record import Record
 
 from .campaign import sound_records
 from .campaign.hostile_files import HostileFiles

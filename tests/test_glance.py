@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dogpile_fs import Datafile, Dogpile, DogpileError
-from dogpile_fs.glance import is_fresh
-from dogpile_fs.record import SIZE, Record, encode
+from dogpile_fs._sidecar.quick_check import is_fresh
+from dogpile_fs._sidecar.record import SIZE, Record, encode
 
 from .places import writing
 from .test_broken_environments import Unprivileged, promptly, unprivileged
@@ -246,7 +246,7 @@ def _set_up(home: str, situation: dict[str, Any], now: float) -> tuple[str, str 
     )
     base = path
     if situation["elsewhere"]:
-        from dogpile_fs.paths import coordination_base
+        from dogpile_fs._os.paths import coordination_base
 
         base = coordination_base(path, directory)
     data = {"torn": encode(record)[:-20], "longer": encode(record) + b"more"}.get(
@@ -309,7 +309,7 @@ def test_it_imports_nothing_heavy(tmp_path: Path, elsewhere: bool) -> None:
     path = str(tmp_path / "file")
     created(path, directory=directory)
     script = (
-        "import sys, json; before = set(sys.modules); from dogpile_fs.glance import is_fresh; "
+        "import sys, json; before = set(sys.modules); from dogpile_fs._sidecar.quick_check import is_fresh; "
         f"print(json.dumps([is_fresh({path!r}, 3600, {directory!r}), sorted(set(sys.modules) - before)]))"
     )
     root = str(Path(__file__).parent.parent)

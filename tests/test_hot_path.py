@@ -22,10 +22,10 @@ from dogpile_fs import (
     NeedRegenerationException,
     ReadWriteFileLock,
     SyncReaderDogpile,
-    seats,
 )
-from dogpile_fs.record import DAMAGED, NOTHING, SIZE, Record
-from dogpile_fs.sidecar import Sidecar, contents
+from dogpile_fs._locks import reader_pool as seats
+from dogpile_fs._sidecar.file import Sidecar, contents
+from dogpile_fs._sidecar.record import DAMAGED, NOTHING, SIZE, Record
 
 from .processes import PATIENCE, Processes, ended_well, in_child, wait_for
 from .processes import Record as Diary
@@ -85,7 +85,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shift = 0.0
-        for module in ("dogpile", "passage", "sidecar", "observed"):
+        for module in ("_dogpile.dogpile", "_dogpile.election", "_sidecar.file", "_sidecar.reconciled"):
             monkeypatch.setattr(f"dogpile_fs.{module}.time", self)
 
     def __call__(self) -> float:
@@ -107,7 +107,7 @@ class StoppedClock(Clock):
 def test_every_change_by_another_object_is_seen_at_once_also_where_the_length_begins_again(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dogpile_fs.sidecar._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._LOOK_EVERY", 3600.0)
     reader, writer = Sidecar(path), Sidecar(path)
     writer.change(lambda record: Record(createdtime=1.0, generation=3581))
     lengths = []
@@ -148,7 +148,7 @@ def test_a_change_that_leaves_the_length_is_seen_soon(path: str) -> None:
 def test_two_records_that_share_a_checksum_are_told_apart_by_the_length(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dogpile_fs.record.zlib.crc32", lambda data: 7)
+    monkeypatch.setattr("dogpile_fs._sidecar.record.zlib.crc32", lambda data: 7)
     reader, writer = Sidecar(path), Sidecar(path)
     writer.change(lambda _: Record(createdtime=1.0, generation=1))
     assert reader.sight().record.has_value
@@ -200,7 +200,7 @@ def test_a_stale_handle_is_opened_anew(path: str, monkeypatch: pytest.MonkeyPatc
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return fstat(fd)
 
-    monkeypatch.setattr("dogpile_fs.lockfile.os.fstat", fails)
+    monkeypatch.setattr("dogpile_fs._os.openfile.os.fstat", fails)
     assert sidecar.look().record.generation == 1
 
 
@@ -225,7 +225,7 @@ def test_an_invalidation_by_another_process_is_seen_at_once_by_the_next_pass(
     record: Diary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dogpile_fs.sidecar._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._LOOK_EVERY", 3600.0)
     processes.start(_invalidate, path, record, hard)
     dogpile = kind(3600, path, init=True)
     created: list[int] = []
@@ -378,15 +378,15 @@ def passes(dogpile: Dogpile, creator: Callable[[], None]) -> None:
 @pytest.fixture
 def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look is due: what is noticed, one system call has told."""
-    monkeypatch.setattr("dogpile_fs.sidecar._LOOK_EVERY", 3600.0)
-    monkeypatch.setattr("dogpile_fs.observed._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
 
 
 @pytest.fixture(params=["access", "lexists"])
 def both_questions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the system refuses the cheaper one."""
     if request.param == "lexists":
-        monkeypatch.setattr("dogpile_fs.sidecar._is_there", os.path.lexists)
+        monkeypatch.setattr("dogpile_fs._sidecar.file._is_there", os.path.lexists)
 
 
 def system_calls_of(action: Callable[[], object]) -> int:
@@ -694,8 +694,8 @@ def test_a_reader_that_was_interrupted_while_entering_is_outside_at_once(
 @pytest.mark.parametrize(
     ("registry", "make", "acquire", "release"),
     [
-        ("mutex._all_held", FileMutex, "acquire", "release"),
-        ("readwrite._written", ReadWriteFileLock, "acquire_write_lock", "release_write_lock"),
+        ("_locks.mutex._all_held", FileMutex, "acquire", "release"),
+        ("_locks.readwrite._written", ReadWriteFileLock, "acquire_write_lock", "release_write_lock"),
     ],
 )
 def test_an_interrupt_while_a_lock_is_noted_leaves_it_free(

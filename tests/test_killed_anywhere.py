@@ -21,7 +21,7 @@ import pytest
 
 import dogpile_fs
 from dogpile_fs import DataDirectory, Datafile, DatafileExists, Status, atomic_write
-from dogpile_fs.glance import is_fresh
+from dogpile_fs._sidecar.quick_check import is_fresh
 
 from .processes import PATIENCE
 from .tracing import BEGIN, NotTraceable, Traced, killed_before
@@ -318,7 +318,7 @@ class OfRun(OfDatafile):
     executes = True
     # Without what only it imports, which takes some thousand calls in which nothing of ours is touched.
     _CODE = (
-        "import sys; import dogpile_fs.cli.arguments, dogpile_fs.cli.run, dogpile_fs.cli.dispatch; "
+        "import sys; import dogpile_fs.cli.arguments, dogpile_fs.cli.commands.run, dogpile_fs.cli.dispatch; "
         f"from dogpile_fs.cli import main; {BEGIN}; sys.exit(main())"
     )
 

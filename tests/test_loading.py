@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from dogpile_fs import DataDirectory, Datafile, LockTimeout, WouldDeadlock
-from dogpile_fs.loading import Loading, key_of
-from dogpile_fs.waiting import NOW
+from dogpile_fs._datafile.loader_cache import Loading, key_of
+from dogpile_fs._os.waiting import NOW
 
 from .places import writing
 from .processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for

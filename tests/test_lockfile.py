@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from dogpile_fs import LockFileError
-from dogpile_fs.lockfile import Description, _remove_foreign, identity_at, open_regular
+from dogpile_fs._os.openfile import Description, _remove_foreign, identity_at, open_regular
 
 from .processes import PATIENCE, Processes, Record, wait_for
 
@@ -256,7 +256,7 @@ def test_who_waits_for_another_to_remove_it_keeps_nobody_from_forking(
         waits.set()
         sleep(seconds)
 
-    monkeypatch.setattr("dogpile_fs.lockfile.time.sleep", sleep_and_tell)
+    monkeypatch.setattr("dogpile_fs._os.openfile.time.sleep", sleep_and_tell)
     os.mkfifo(path)
     fd = os.open(os.path.dirname(path), os.O_RDONLY)
     flock(fd, LOCK_EX)

@@ -10,7 +10,7 @@ import filelock
 import pytest
 
 from dogpile_fs import FileMutex, LockTimeout, NotHeld, WouldDeadlock
-from dogpile_fs.waiting import FOREVER, NOW, Deadline
+from dogpile_fs._os.waiting import FOREVER, NOW, Deadline
 
 from .processes import Processes, Record, overlaps
 

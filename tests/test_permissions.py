@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DataDirectory, Datafile, atomic_write, permissions
+from dogpile_fs import DataDirectory, Datafile, atomic_write
+from dogpile_fs._os import permissions
 
 from .test_broken_environments import Unprivileged, foreign, may_mount, mounted, unprivileged
 

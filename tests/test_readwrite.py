@@ -97,7 +97,7 @@ def test_reads_nest_in_a_thread(path: str) -> None:
 
 
 def test_a_read_may_be_left_by_another_thread_through_what_enter_returned(path: str) -> None:
-    from dogpile_fs.waiting import FOREVER
+    from dogpile_fs._os.waiting import FOREVER
 
     lock = ReadWriteFileLock(path)
     hold = lock.enter(FOREVER)

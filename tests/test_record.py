@@ -12,7 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dogpile_fs.record import FORMAT, NOTHING, SIZE, NewerFormat, Record, State, decode, encode, lifetime
+from dogpile_fs._sidecar.record import (
+    FORMAT,
+    NOTHING,
+    SIZE,
+    NewerFormat,
+    Record,
+    State,
+    decode,
+    encode,
+    lifetime,
+)
 
 unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 

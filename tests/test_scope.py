@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from dogpile_fs import Dogpile, FileMutex, PathError, ReadWriteFileLock
-from dogpile_fs.paths import checked_resource
-from dogpile_fs.record import NOTHING, Record
-from dogpile_fs.scope import ProcessScope, ThreadScope
-from dogpile_fs.waiting import Deadline
+from dogpile_fs._dogpile.scope import ProcessScope, ThreadScope
+from dogpile_fs._os.paths import checked_resource
+from dogpile_fs._os.waiting import Deadline
+from dogpile_fs._sidecar.record import NOTHING, Record
 
 from .processes import Processes
 

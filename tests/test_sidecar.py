@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from dogpile_fs import LockTimeout, SidecarError
-from dogpile_fs.record import DAMAGED, NOTHING, SIZE, Record, decode, encode
-from dogpile_fs.sidecar import Sidecar, contents
+from dogpile_fs._sidecar.file import Sidecar, contents
+from dogpile_fs._sidecar.record import DAMAGED, NOTHING, SIZE, Record, decode, encode
 
 from .processes import PATIENCE, Processes, in_child, wait_for
 from .processes import Record as Diary
@@ -279,7 +279,7 @@ def test_a_torn_record_is_read_again_when_its_writer_is_ready(
     logged: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dogpile_fs.sidecar._PATIENCE", PATIENCE)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._PATIENCE", PATIENCE)
     sidecar.change(to(OLD))
     sidecar.sight()
     seen: list[Record] = []
@@ -301,7 +301,7 @@ def test_a_writer_that_stops_halfway_does_not_stop_readers(
     logged: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dogpile_fs.sidecar._PATIENCE", 0.05)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._PATIENCE", 0.05)
     sidecar.change(to(OLD))
     with half_written(sidecar, record, processes):
         assert promptly(sidecar.sight).record == DAMAGED

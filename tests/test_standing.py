@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dogpile_fs import DataDirectory, Dogpile, LockTimeout, PathError, SyncReaderDogpile
-from dogpile_fs.observed import ObservedRecord
-from dogpile_fs.record import DAMAGED, NOTHING, About, Invalidated, Record
-from dogpile_fs.sidecar import Sidecar
-from dogpile_fs.standing import Standing, corrected, standing_at, standing_of, stands
+from dogpile_fs._sidecar.file import Sidecar
+from dogpile_fs._sidecar.fingerprint import Standing, corrected, standing_at, standing_of, stands
+from dogpile_fs._sidecar.reconciled import ObservedRecord
+from dogpile_fs._sidecar.record import DAMAGED, NOTHING, About, Invalidated, Record
 
 from .processes import Processes, ended_well, in_child, wait_for
 from .processes import Record as Diary
@@ -275,7 +275,7 @@ def test_a_read_tells_what_a_look_tells_a_moment_after_anything_happened(observe
 def test_a_look_sees_at_once_what_a_read_may_not(
     observed: ObservedRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dogpile_fs.observed._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
     Path(observed.path).touch()
     Sidecar(observed.path + ".dogpile").change(lambda record: record)
     assert observed.sight().record.has_value
@@ -288,7 +288,7 @@ def test_a_look_sees_at_once_what_a_read_may_not(
 def test_a_change_of_the_sidecar_is_seen_at_once(
     observed: ObservedRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dogpile_fs.observed._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
     Path(observed.path).touch()
     Sidecar(observed.path + ".dogpile").change(lambda record: record.replace(generation=1))
     for number in range(2, 20):

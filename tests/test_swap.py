@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import DatafileError, swap
+from dogpile_fs import DatafileError
+from dogpile_fs._os import replace as swap
 
 from .test_broken_environments import Unprivileged, foreign, may_mount, mounted, tells, unprivileged
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from dogpile_fs import LockTimeout, NotHeld, WouldDeadlock
-from dogpile_fs.threads import BorrowedMutex, ThreadMutex, ThreadReadWriteLock
-from dogpile_fs.waiting import FOREVER, NOW, Deadline
+from dogpile_fs._locks.threads import BorrowedMutex, ThreadMutex, ThreadReadWriteLock
+from dogpile_fs._os.waiting import FOREVER, NOW, Deadline
 
 from .processes import ended_well, in_child
 from .test_readwrite import in_thread

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs.waiting import (
+from dogpile_fs._os.waiting import (
     FOREVER,
     INHERIT,
     NOW,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dogpile_fs import watching
-from dogpile_fs.waiting import FOREVER, Deadline
-from dogpile_fs.watching import wait_for_change
+from dogpile_fs._os import watch as watching
+from dogpile_fs._os.waiting import FOREVER, Deadline
+from dogpile_fs._os.watch import wait_for_change
 
 from .processes import wait_for
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         import signal
 
-        from .signals import die_of
+        from .child.signals import die_of
 
         return die_of(signal.SIGINT)
 
@@ -48,6 +48,6 @@ def _is_fresh_run(words: list[str]) -> bool:
     settings = scan(words[1:])
     if settings is None or settings.force or names_descriptor(settings.output):
         return False
-    from ..glance import is_fresh
+    from .._sidecar.quick_check import is_fresh
 
     return is_fresh(settings.output, settings.expire, settings.directory)

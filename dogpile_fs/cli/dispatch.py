@@ -18,10 +18,10 @@ from io import TextIOWrapper
 
 from . import exits
 from .arguments import parsed
-from .command import Interrupted
+from .child.runner import Interrupted
+from .child.signals import die_of
 from .options import Settings
-from .signals import die_of
-from .telling import Voice
+from .output import Voice
 
 __all__ = ["dispatch"]
 
@@ -39,7 +39,7 @@ def dispatch(words: Sequence[str]) -> int:
     try:
         asked = parsed(words)
         if isinstance(asked, Settings):
-            from .run import run
+            from .commands.run import run
 
             voice = Voice(-1 if asked.quiet else asked.verbose)
             missing = exits.CANTCREAT
@@ -51,7 +51,8 @@ def dispatch(words: Sequence[str]) -> int:
                 codecs.register_error(_UNTOLD, _as_bytes_or_escaped)
                 with _printing():
                     sys.stdout.reconfigure(errors=_UNTOLD)
-            status = import_module(f".{asked.command}", __package__).main(asked)
+            module = ".demo" if asked.command == "demo" else f".commands.{asked.command}"
+            status = import_module(module, __package__).main(asked)
         if sys.stdout is not None:
             with _printing():
                 sys.stdout.flush()

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dogpile_fs import DataDirectory, Datafile, DogpileError
-from dogpile_fs.glance import is_fresh
-from dogpile_fs.swap import marked
+from dogpile_fs._os.replace import marked
+from dogpile_fs._sidecar.quick_check import is_fresh
 
 from .hostile_place import EXPIRETIME, HostilePlace, no_hang, sure
 

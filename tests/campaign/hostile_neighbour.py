@@ -28,7 +28,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from dogpile_fs import DataDirectory, Datafile, DogpileError, SyncReaderDogpile, atomic_write, swap
+from dogpile_fs import DataDirectory, Datafile, DogpileError, SyncReaderDogpile, atomic_write
+from dogpile_fs._os import replace as swap
 
 from ..places import writing
 from ..security.neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as

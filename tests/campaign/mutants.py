@@ -15,11 +15,17 @@ from typing import Any
 
 import portalocker
 
-from dogpile_fs import dogpile, forking, readwrite, record, room, seats, swap
-from dogpile_fs.lockfile import Description
-from dogpile_fs.mutex import FileMutex
-from dogpile_fs.passage import Passage, whoami
-from dogpile_fs.record import Record
+from dogpile_fs._dogpile import dogpile
+from dogpile_fs._dogpile.election import Passage, whoami
+from dogpile_fs._locks import reader_pool as seats
+from dogpile_fs._locks import readwrite
+from dogpile_fs._locks import rw_protocol as room
+from dogpile_fs._locks.mutex import FileMutex
+from dogpile_fs._os import fork as forking
+from dogpile_fs._os import replace as swap
+from dogpile_fs._os.openfile import Description
+from dogpile_fs._sidecar import record
+from dogpile_fs._sidecar.record import Record
 
 __all__ = ["MUTANTS", "apply"]
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
-from dogpile_fs.record import CHECKSUM_AT, SIZE
+from dogpile_fs._sidecar.record import CHECKSUM_AT, SIZE
 
 __all__ = ["MutatedRecords", "sealed"]
 

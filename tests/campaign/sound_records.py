@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import zlib
 
+from dogpile_fs._dogpile.status import Status
+from dogpile_fs._sidecar.file import contents
+from dogpile_fs._sidecar.fingerprint import corrected
+from dogpile_fs._sidecar.record import FORMAT, SIZE, NewerFormat, Record, decode, encode, is_whole, lifetime
 from dogpile_fs.cli.durations import format_seconds
-from dogpile_fs.record import FORMAT, SIZE, NewerFormat, Record, decode, encode, is_whole, lifetime
-from dogpile_fs.sidecar import contents
-from dogpile_fs.standing import corrected
-from dogpile_fs.status import Status
 
 __all__ = ["Broken", "check"]
 

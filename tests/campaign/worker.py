@@ -14,8 +14,6 @@ import threading
 import time
 from pathlib import Path
 
-import dogpile_fs.cli.run
-import dogpile_fs.readwrite  # noqa: F401  (before the privileges go: the package itself may be root's)
 from dogpile_fs import PathError
 
 from . import mutants

@@ -16,8 +16,8 @@ import pytest
 
 import dogpile_fs
 from dogpile_fs import Datafile, Dogpile, SyncReaderDogpile
+from dogpile_fs._sidecar.record import CHECKSUM_AT, NOTHING, SIZE
 from dogpile_fs.cli.dispatch import dispatch
-from dogpile_fs.record import CHECKSUM_AT, NOTHING, SIZE
 
 from ..cli_processes import Cli, bytecode, cli, logger_as_before
 

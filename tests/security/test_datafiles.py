@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import DataDirectory, Datafile, DatafileError, atomic, atomic_write, swap
+from dogpile_fs import DataDirectory, Datafile, DatafileError, atomic_write
+from dogpile_fs._datafile import atomic
+from dogpile_fs._os import replace as swap
 
 from ..places import left_beside, writing
 from .neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as, as_user, outcome

@@ -14,10 +14,10 @@ import tempfile
 from contextlib import ExitStack
 from typing import Protocol, TextIO
 
-from ...atomic import atomic_write
+from ..._datafile.atomic import atomic_write
+from ..child.signals import Signals, die_of
 from ..exits import CANTCREAT, NOPERM, USAGE, Exit
-from ..signals import Signals, die_of
-from ..telling import printable_name
+from ..output import printable_name
 from . import frame
 from .frame import ASCII, MONOCHROME, UNICODE, Glyphs, paint
 from .story import sentence

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.process import BaseProcess
 
-from ...datafile import Datafile
+from ..._datafile.datafile import Datafile
 from .timeline import Event, Outcome, What
 
 __all__ = ["Crew", "Plan"]

@@ -1,0 +1,1 @@
+"""Build beside, validate, swap, keep, open, load."""

@@ -1,0 +1,1 @@
+"""Which caller creates, which waits, which passes."""

@@ -1,0 +1,1 @@
+"""One system call each, its errors told apart."""

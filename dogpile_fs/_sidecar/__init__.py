@@ -1,0 +1,1 @@
+"""The record of a resource: its bytes, its file, its freshness."""

@@ -1,0 +1,1 @@
+"""The COMMAND that `dogpile-fs run` runs: how it is started, watched and ended."""

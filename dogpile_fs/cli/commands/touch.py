@@ -1,0 +1,14 @@
+"""``touch``: declare what is there as made now."""
+
+from __future__ import annotations
+
+from ..arguments import Arguments
+from ..exits import OK
+from .lookup import data_at
+
+__all__ = ["main"]
+
+
+def main(arguments: Arguments) -> int:
+    data_at(arguments.path, arguments.directory).touch()
+    return OK
