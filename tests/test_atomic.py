@@ -23,8 +23,9 @@ from typing import Any
 import pytest
 
 from dogpile_fs import DatafileError, DatafileExists, DogpileError, PathError, atomic_write
-from dogpile_fs._os import fork as forking
+from dogpile_fs._datafile import atomic
 from dogpile_fs._os import replace as swap_module
+from dogpile_fs._os.openfile import Description
 
 from .places import descriptors, files_no_longer_than, left_beside, survives_few_descriptors, umask
 from .processes import Processes, Record, ended_well, in_child, wait_for
@@ -982,16 +983,23 @@ def test_what_nobody_may_read_is_removed_too_when_it_was_left(unprivileged: Unpr
     unprivileged.run(leave_and_remove)
 
 
-def test_a_writer_does_not_take_for_his_own_what_another_made_in_its_place_before_he_had_locked_it(
-    path: str,
+def test_a_writer_does_not_take_for_its_own_what_another_made_in_its_place_before_it_had_locked_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # His file was taken for an abandoned one and removed, and a third writer came, all before he could lock it.
+    # Its file was taken for an abandoned one and removed, and a third writer came, all before it could lock it.
+    lock, gate = atomic._locked, threading.Event()
+
+    def lock_later(place: str) -> Description | None:
+        gate.wait(30)
+        return lock(place)
+
+    monkeypatch.setattr(atomic, "_locked", lock_later)
     writer = threading.Thread(target=write, args=(path,))
-    with forking.opening:  # which he needs for that
-        writer.start()
-        wait_for(lambda: left_beside(path), "his file")
-        os.unlink(place(path, 0))
-        third = os.open(place(path, 0), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    writer.start()
+    wait_for(lambda: left_beside(path), "its file")
+    os.unlink(place(path, 0))
+    third = os.open(place(path, 0), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    gate.set()
     writer.join()
     assert contents(path) == b"new"
     assert os.stat(path).st_ino != os.fstat(third).st_ino

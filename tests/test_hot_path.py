@@ -23,6 +23,7 @@ from dogpile_fs import (
     ReadWriteFileLock,
     SyncReaderDogpile,
 )
+from dogpile_fs._locks import holds
 from dogpile_fs._locks import reader_pool as seats
 from dogpile_fs._sidecar.file import Sidecar, contents
 from dogpile_fs._sidecar.record import DAMAGED, NOTHING, SIZE, Record
@@ -585,7 +586,7 @@ def test_each_thread_inside_has_a_seat_of_its_own_and_few_are_kept(path: str) ->
         for thread in threads:
             thread.start()
         entered.wait(PATIENCE)
-        taken = [stays[lock] for stays in list(seats.stays_of_threads.values()) if lock in stays]
+        taken = list(holds.living(seats.ReaderSlot, lock.path))
         assert len({id(seat) for seat in taken}) == len({seat.fd for seat in taken}) == 8
         assert not {id(seat) for seat in taken} & {id(seat) for seat in lock.idle}
         for event, thread in zip(leave, threads, strict=True):
@@ -667,7 +668,7 @@ def test_a_used_context_manager_does_not_share_its_seat_with_the_next_reader(pat
             with contextlib.suppress(Exception):
                 used.__exit__(None, None, None)
         free = ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
-    left = [lock for lock in seats.stays_of_threads.of_this_thread() if lock.path == path + ".dogpile.rwlock"]
+    left = list(holds.living(seats.ReaderSlot, path + ".dogpile.rwlock"))
     assert not free
     assert left == []
 
@@ -688,48 +689,6 @@ def test_a_reader_that_was_interrupted_while_entering_is_outside_at_once(
             raise AssertionError("not interrupted")
     except KeyboardInterrupt:  # the traceback keeps the seat
         assert dogpile.readwritelock.acquire_write_lock(wait=False)
-
-
-@pytest.mark.parametrize("when", ["add", "discard"])
-@pytest.mark.parametrize(
-    ("registry", "make", "acquire", "release"),
-    [
-        ("_locks.mutex._all_held", FileMutex, "acquire", "release"),
-        ("_locks.readwrite._written", ReadWriteFileLock, "acquire_write_lock", "release_write_lock"),
-    ],
-)
-def test_an_interrupt_while_a_lock_is_noted_leaves_it_free(
-    path: str,
-    registry: str,
-    make: Callable[[str], object],
-    acquire: str,
-    release: str,
-    when: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lock = make(path)
-
-    class Interrupted(set):  # type: ignore[type-arg]
-        def copy(self) -> Interrupted:
-            return Interrupted(self)
-
-    interrupts = 0
-
-    def interrupted(self: object, item: object) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts == 1:  # later the registry itself may call, of what is gone
-            monkeypatch.undo()
-            raise KeyboardInterrupt
-
-    setattr(Interrupted, when, interrupted)
-    monkeypatch.setattr(f"dogpile_fs.{registry}", Interrupted())
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        getattr(lock, acquire)()
-        getattr(lock, release)()
-    assert getattr(lock, acquire)(wait=False)
-    getattr(lock, release)()
-    assert getattr(make(path), acquire)(wait=False)
 
 
 @pytest.mark.usefixtures("often")

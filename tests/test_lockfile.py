@@ -58,27 +58,27 @@ def descriptors_of(path: str) -> int:
 @pytest.mark.parametrize("access", [os.O_RDONLY, os.O_RDWR])
 def test_a_missing_file_is_made_and_an_existing_one_is_opened(path: str, access: int) -> None:
     for _ in range(2):
-        description = open_regular(Description, path, access, create=True)
+        description = open_regular(Description(path), access, create=True)
         assert stat.S_ISREG(os.fstat(description.fd).st_mode)
         assert fcntl.fcntl(description.fd, fcntl.F_GETFL) & os.O_ACCMODE == access
 
 
 def test_what_a_file_holds_is_left_alone(path: str) -> None:
     Path(path).write_text("something")
-    open_regular(Description, path, os.O_RDWR, 0o600, create=True).close()
+    open_regular(Description(path), os.O_RDWR, 0o600, create=True).close()
     assert Path(path).read_text() == "something"
 
 
 def test_a_missing_file_is_not_made_where_that_is_not_wanted(path: str) -> None:
     with pytest.raises(FileNotFoundError):
-        open_regular(Description, path, os.O_RDWR, create=False)
+        open_regular(Description(path), os.O_RDWR, create=False)
     with pytest.raises(FileNotFoundError):
         Description.of_lock_file(path, create=False)
     assert not os.path.exists(path)
 
 
 def test_a_descriptor_does_not_survive_an_exec(path: str) -> None:
-    assert not os.get_inheritable(open_regular(Description, path, os.O_RDWR, create=True).fd)
+    assert not os.get_inheritable(open_regular(Description(path), os.O_RDWR, create=True).fd)
     assert not os.get_inheritable(Description.of_lock_file(path).fd)
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_regular_file_is_removed_and_told(
     foreign: Callable[[str], None], access: int, path: str, logged: pytest.LogCaptureFixture
 ) -> None:
     foreign(path)
-    description = open_regular(Description, path, access, create=True)
+    description = open_regular(Description(path), access, create=True)
     assert stat.S_ISREG(os.lstat(path).st_mode)
     assert os.path.samestat(os.fstat(description.fd), os.lstat(path))
     assert len(logged.messages) == 1, logged.messages
@@ -178,7 +178,7 @@ def test_what_is_no_regular_file_is_removed_even_by_who_would_not_make_one(
 ) -> None:
     foreign(path)
     with pytest.raises(FileNotFoundError):
-        open_regular(Description, path, os.O_RDONLY, create=False)
+        open_regular(Description(path), os.O_RDONLY, create=False)
     assert not os.path.lexists(path)
 
 
@@ -197,7 +197,7 @@ def test_a_directory_is_never_removed(path: str, logged: pytest.LogCaptureFixtur
     os.mkdir(path)
     for access in (os.O_RDONLY, os.O_RDWR):
         with pytest.raises(IsADirectoryError):
-            open_regular(Description, path, access, create=True)
+            open_regular(Description(path), access, create=True)
     with pytest.raises(LockFileError) as caught:
         Description.of_lock_file(path)
     assert caught.value.errno == errno.EISDIR
@@ -432,26 +432,37 @@ def test_a_lock_is_given_back_when_its_process_is_killed_though_its_child_lives_
 
 
 @pytest.mark.forks_among_threads
-def test_no_child_has_a_descriptor_that_it_does_not_know_of(path: str, processes: Processes) -> None:
+def test_no_child_that_lives_on_keeps_a_lock_that_was_given_back(path: str, processes: Processes) -> None:
     enough = threading.Event()
 
-    def open_and_close() -> None:
+    def lock_and_give_back() -> None:
         while not enough.is_set():
-            Description.of_lock_file(path).close()
+            description = Description.of_lock_file(path)
+            with suppress(BlockingIOError):
+                flock(description.fd, LOCK_EX | LOCK_NB)
+            description.give_back()
+
+    read, write = os.pipe()
 
     def in_the_child() -> None:
-        assert descriptors_of(path) == 0
+        os.close(write)
+        os.read(read, 1)  # until the parent has looked
 
-    threads = [threading.Thread(target=open_and_close) for _ in range(3)]
+    threads = [threading.Thread(target=lock_and_give_back) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
         processes.start_many(25, in_the_child)
-        processes.join()
     finally:
         enough.set()
         for thread in threads:
             thread.join()
+    description = Description.of_lock_file(path)
+    flock(description.fd, LOCK_EX | LOCK_NB)
+    description.give_back()
+    os.close(write)
+    os.close(read)
+    processes.join()
 
 
 def test_a_child_opens_descriptions_of_its_own_and_its_children_close_those(

@@ -254,8 +254,10 @@ def test_two_scopes_of_one_path_share_record_and_locks(path: str) -> None:
     assert one.mutex.acquire(wait=False)
     assert not other.mutex.acquire(wait=False)
     reading = one.read_write_lock()
-    reading.enter(Deadline(0))
+    hold = reading.enter(Deadline(0))
     assert not other.read_write_lock().acquire_write_lock(wait=False)
+    reading.leave(hold)
+    assert other.read_write_lock().acquire_write_lock(wait=False)
 
 
 def test_a_thread_scope_touches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from .._os import fork as forking
 from .._os import fsync as durability
 from .._os import permissions
 from .._os import replace as swap
-from .._os.openfile import Description, let_go
+from .._os.openfile import Description, above_standard, let_go
 from .._os.paths import checked_name
 from .._os.permissions import Permissions
 from ..errors import DatafileError, DatafileExists, explained, explaining
@@ -208,7 +207,7 @@ class _Temp:
 
     def _took(self, place: str) -> bool:
         try:
-            fd = os.open(place, _MAKE, self.mode)
+            fd = above_standard(os.open(place, _MAKE, self.mode))
         except FileExistsError:
             return False
         except OSError as error:
@@ -235,7 +234,7 @@ class _Temp:
 
     def opened(self, mode: str, encoding: str | None, newline: str | None, heir: Permissions | None) -> IO[Any]:
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = above_standard(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
         except OSError as error:
             raise explained(DatafileError, self.path, "open", error) from error
         try:
@@ -319,11 +318,10 @@ def _locked(place: str) -> Description | None:
 
     :raises OSError: if it is none of ours, or cannot be locked.
     """
-    with forking.opening:
-        try:
-            description = Description(place, os.open(place, _LOOK))
-        except FileNotFoundError:
-            return None
+    try:
+        description = Description(place).open(_LOOK)
+    except FileNotFoundError:
+        return None
     try:
         flock(description.fd, LOCK_EX | LOCK_NB)
         if description.is_at_its_path():

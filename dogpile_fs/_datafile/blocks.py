@@ -12,6 +12,7 @@ from typing import IO, Any, Generic, TypeVar
 from .._dogpile.dogpile import SyncReaderDogpile
 from .._dogpile.guard import Pass
 from .._os import replace as swap
+from .._os.openfile import above_standard
 from .._os.waiting import Timeout
 from ..errors import DatafileError, explained
 from .resource import Vanished, Versioned
@@ -163,7 +164,7 @@ def opened(
 
 
 def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    return above_standard(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def close(file: IO[Any]) -> None:

@@ -23,7 +23,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
 from .._dogpile.guard import Pass
-from .._os import fork as forking
 from .._os import fsync as durability
 from .._os import permissions
 from .._os import replace as swap
@@ -380,8 +379,7 @@ def _is_plain(place: str) -> bool:
 
 
 def _opened(path: str, more: int = 0) -> Description:
-    with forking.opening:
-        return Description(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | more))
+    return Description(path).open(os.O_RDONLY | os.O_DIRECTORY | more)
 
 
 def _name_within(version: Description, real: str, *, moves: bool) -> str:

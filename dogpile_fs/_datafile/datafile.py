@@ -14,7 +14,7 @@ from .._os import fsync as durability
 from .._os import permissions
 from .._os import replace as swap
 from .._os import trust as planted
-from .._os.openfile import let_go
+from .._os.openfile import above_standard, let_go
 from .._os.permissions import Permissions
 from .._os.waiting import INHERIT, Deadline, Timeout
 from .._sidecar.fingerprint import Standing, standing_of
@@ -212,7 +212,7 @@ class Datafile(Versioned[BinaryIO]):
     def _complete(self, target: str, before: Permissions | None) -> None:
         with explaining(DatafileError, target, "open the new version", reading=True):
             # Looked at anew: who may write the directory could have put something else there since it was made.
-            fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = above_standard(os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
         try:
             try:
                 found = os.fstat(fd)

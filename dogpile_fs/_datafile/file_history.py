@@ -18,6 +18,7 @@ from .._layout import names_in, number_in
 from .._os import fsync as durability
 from .._os import permissions
 from .._os import replace as swap
+from .._os.openfile import above_standard
 from ..errors import DatafileError, explained
 
 __all__ = ["KeptVersions", "same_contents"]
@@ -114,7 +115,7 @@ def _copy(path: str, name: str) -> None:
 
 
 def _itself(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    return above_standard(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
 
 
 def _is_regular(path: str) -> bool:

@@ -12,7 +12,7 @@ import stat
 from contextlib import suppress
 
 from .._os import replace as swap
-from .._os.openfile import let_go
+from .._os.openfile import above_standard, let_go
 from ..errors import DatafileError
 
 __all__ = ["refuse"]
@@ -41,7 +41,7 @@ def refuse(target: str) -> None:
 
 def _beginning(path: str) -> bytes:
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = above_standard(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
         try:
             return os.read(fd, len(_HOT))
         finally:

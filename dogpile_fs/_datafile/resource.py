@@ -121,7 +121,7 @@ class Versioned(ABC, Generic[_Given]):
         """
         loading = self._loading
         if loading is None:
-            with forking.opening:  # or two threads could make two
+            with forking.once:  # or two threads could make two
                 loading = self._loading = self._loading or Loading(self._path)
         slot = loading.latest
         if slot is None or slot.loader is not loader:

@@ -380,12 +380,12 @@ class SyncReaderDogpile(Dogpile):
         ):
             try:
                 if lseek(passed.description.fd, 0, SEEK_END) == passed.length:
-                    # As ReadWriteFileLock.seat(). No lock of threads is met here: they leave no passes behind.
+                    # As ReadWriteFileLock.slot(). No lock of threads is met here: they leave no passes behind.
                     readers: Any = terms.readers
-                    seat: AbstractContextManager[Any] = readers.idle.pop()
-                    seat.lock, seat.passed = readers, passed  # type: ignore[attr-defined]
-                    return seat
-            except (OSError, IndexError):  # the latter: no seat is idle
+                    slot: AbstractContextManager[Any] = readers.idle.pop()
+                    slot.lock, slot.passed = readers, passed  # type: ignore[attr-defined]
+                    return slot
+            except (OSError, IndexError):  # the latter: no slot is idle
                 pass
         return ReadingPassage(terms, creator, value_fn, value_and_created_fn, timeout)
 

@@ -150,7 +150,7 @@ class ProcessScope:
         mutex = self._mutex
         if mutex is None:
             made = FileMutex(self.sidecar.path + ".lock", timeout=self.sidecar.timeout, mode=self.sidecar.mode)
-            with forking.opening:  # or two threads could make two
+            with forking.once:  # or two threads could make two
                 mutex = self._mutex = self._mutex or made
         return mutex
 

@@ -6,6 +6,8 @@ Three locks live in the one file:
 - the *door*: byte 0, locked exclusively (shut) by a writer from before he waits for the room until he leaves;
 - the *queue*: byte 1, shared by the readers who wait at the door until they are in the room.
 
+A writer that waits for the room also locks the byte whose number is the time since when it does.
+
 A shut door lets the room run empty: readers who keep overlapping cannot keep a writer out. A writer who finds
 somebody in the queue opens the door again until they are in: writers who follow each other cannot keep a
 reader out. He does so once: however slow he is, those who come while he does it cannot make him do it again. The
@@ -14,6 +16,7 @@ kernel gives back all three when their process dies, so there is nothing to repa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from fcntl import LOCK_NB, LOCK_SH, flock
@@ -33,6 +36,7 @@ __all__ = [
     "enter_as_writer",
     "enter_while_open",
     "leave_as_writer",
+    "writer_has_waited",
 ]
 
 _DOOR, _QUEUE = 0, 1
@@ -98,7 +102,25 @@ def enter_as_writer(description: Description, deadline: Deadline) -> bool:
         _unlock_byte(description, _QUEUE)
         if not _lock_byte(byterange.exclusive, description, _DOOR, deadline):
             return False
-    return _lock_room(description, portalocker.LOCK_EX, deadline)
+    since = time.monotonic_ns()
+    with suppress(OSError):
+        byterange.exclusive(description.fd, since, wait=False)
+    if not _lock_room(description, portalocker.LOCK_EX, deadline):
+        return False
+    with suppress(OSError):
+        byterange.unlock(description.fd, since)
+    return True
+
+
+def writer_has_waited(description: Description) -> float | None:
+    """Seconds for which a writer has waited for the readers inside; ``None`` if none waits.
+
+    A writer that waits has locked the byte whose number is the time at which it began to, on the monotonic clock
+    in nanoseconds.
+    """
+    with explaining(LockFileError, description.path, "look who waits at"):
+        since = byterange.find_exclusive(description.fd, first=_QUEUE + 1)
+    return None if since is None else max(0.0, (time.monotonic_ns() - since) / 1e9)
 
 
 def leave_as_writer(description: Description) -> None:

@@ -82,9 +82,9 @@ def is_share_locked(fd: int, byte: int) -> bool:
     return kind == fcntl.F_RDLCK
 
 
-def find_exclusive(fd: int) -> int | None:
-    """A byte on which another description holds an exclusive lock, if there is any."""
-    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _ANYWHERE)
+def find_exclusive(fd: int, first: int = 0) -> int | None:
+    """A byte, from *first* on, on which another description holds an exclusive lock, if there is any."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _request(fcntl.F_RDLCK, first, 0) if first else _ANYWHERE)
     kind, start = _understood(answer)
     return None if kind == fcntl.F_UNLCK else start
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 
 from ..errors import DatafileError, explained
-from .openfile import let_go
+from .openfile import above_standard, let_go
 
 __all__ = ["NOT_SUPPORTED", "sync", "sync_directory", "sync_tree"]
 
@@ -38,7 +38,7 @@ def sync_directory(path: str, kind: type[OSError] = DatafileError) -> None:
     :raises DatafileError: if the disk fails; or another *kind* of error.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = above_standard(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         try:
             sync(fd)
         finally:
@@ -75,7 +75,7 @@ def _with_each(do: Callable[[int], None], directory: str, names: Iterable[str]) 
     for name in names:
         file = os.path.join(directory, name)
         if stat.S_ISREG(os.lstat(file).st_mode):
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = above_standard(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
             try:
                 do(fd)
             finally:

@@ -17,21 +17,26 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, flock
-from typing import Self, TypeVar
+from fcntl import F_DUPFD_CLOEXEC, LOCK_EX, LOCK_NB, LOCK_UN, fcntl, flock
+from importlib.util import find_spec, module_from_spec
+from typing import Any, Self, TypeVar
 
 from ..errors import NO_PERMISSION, Foreign, LockFileError, explained
 from . import fork as forking
 
-__all__ = ["Description", "identity_at", "let_go", "open_regular"]
+__all__ = ["Description", "above_standard", "identity_at", "let_go", "open_regular"]
 
 log = logging.getLogger("dogpile_fs")
 
 # O_NONBLOCK: opening a FIFO or a leased file must not wait. O_NOCTTY: nor must a terminal become ours.
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+#: The last of the three descriptors that what is printed goes to.
+_STANDARD_ERROR = 2
 _ATTEMPTS = 100
 _WHILE_ANOTHER_REMOVES = 0.001
 #: So many seconds whoever removes what is foreign may be stopped in the middle, or locks the directory for ends of
@@ -49,6 +54,24 @@ _KINDS = {
 _D = TypeVar("_D", bound="Description")
 
 
+# What owns a descriptor is an object of C code, so that its end closes it: a finalizer in Python can itself be
+# interrupted, and then the descriptor, and what it locks, would stay. Of the objects that Python has for it, these
+# take any descriptor, look at nothing and warn of nothing. Nothing is polled.
+def _owner_type() -> Any:
+    module: Any = select
+    if not hasattr(select, "epoll") and not hasattr(select, "kqueue"):
+        # gevent and eventlet take them out of the module when they patch it: another instance of it has them.
+        spec = find_spec("select")
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module.epoll if hasattr(module, "epoll") else module.kqueue
+
+
+_owner_of: Callable[[int], Any] = _owner_type().fromfd
+
+
 class Description:
     """An open file description of a regular file, closed when it is dropped.
 
@@ -56,15 +79,37 @@ class Description:
     each other, in one process as in two.
     """
 
-    __slots__ = ("__weakref__", "fd", "look_at", "path")
+    __slots__ = ("__weakref__", "_owner", "fd", "look_at", "path")
 
-    def __init__(self, path: str, fd: int) -> None:
-        """Own *fd*; the caller holds :data:`forking.opening` since before he opened it."""
+    def __init__(self, path: str) -> None:
+        """Of the file at *path*, once it is opened."""
         self.path = path
-        self.fd = fd
-        #: When who keeps it asks next whether it still is at its path, on the monotonic clock.
+        #: The descriptor; -1 if it is not to be used, or not any more.
+        self.fd = -1
+        self._owner: Any = None
+        #: The time on the monotonic clock from which on its user asks again whether it still is at its path.
         self.look_at = 0.0
         forking.forget_in_child(self)
+
+    def open(self, flags: int, mode: int = 0o777) -> Self:
+        """Open the path, close-on-exec; the descriptor is none of 0 to 2.
+
+        :raises OSError: as ``open(2)`` says.
+        """
+        while True:
+            forks = forking.forks()
+            # From the opening to the owning this is one call of C code, into which no signal handler comes.
+            owner = next(map(_owner_of, map(os.open, (self.path,), (flags | os.O_CLOEXEC,), (mode,))))
+            if owner.fileno() <= _STANDARD_ERROR:
+                low = owner
+                owner = next(map(_owner_of, map(fcntl, (low,), (F_DUPFD_CLOEXEC,), (_STANDARD_ERROR + 1,))))
+                low.close()
+            if forks == forking.forks():
+                self._owner = owner
+                self.fd = owner.fileno()
+                return self
+            owner.close()  # a child may have a copy of which it does not know
+            flags &= ~(os.O_EXCL | os.O_CREAT)
 
     @classmethod
     def of_lock_file(cls, path: str, mode: int | None = None, *, create: bool = True, write: bool = False) -> Self:
@@ -76,14 +121,20 @@ class Description:
         :raises FileNotFoundError: if it is missing and *create* is false.
         :raises LockFileError: if it cannot be opened.
         """
+        description = cls(path)
+        description.open_lock_file(mode, create=create, write=write)
+        return description
+
+    def open_lock_file(self, mode: int | None = None, *, create: bool = True, write: bool = False) -> None:
+        """As :meth:`of_lock_file`, into this object, which is closed."""
         try:
-            return open_regular(cls, path, os.O_RDWR, mode, create=create, or_read_only=not write)
+            open_regular(self, os.O_RDWR, mode, create=create, or_read_only=not write)
         except FileNotFoundError as error:
             if create:
-                raise explained(LockFileError, path, "make the lock file", error) from error
+                raise explained(LockFileError, self.path, "make the lock file", error) from error
             raise
         except OSError as error:
-            raise explained(LockFileError, path, "open the lock file", error) from error
+            raise explained(LockFileError, self.path, "open the lock file", error) from error
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -121,37 +172,44 @@ class Description:
         except OSError:
             return False
 
-    def retired(self) -> Description:
-        """Another that has this one's descriptor; this one is as good as closed, but its number is not free."""
-        with forking.opening:
-            fd, self.fd = self.fd, -1
-            return Description(self.path, fd)
+    def retire(self) -> None:
+        """Let nobody begin to use it. It is closed when the last user drops it: a thread may be about to ask it,
+        and its number must not come to mean another file before.
+        """
+        self.fd = -1
 
     def close(self) -> None:
-        """Close it; any lock it holds is thereby given back, unless a child still has a copy."""
-        with forking.opening:  # or a child could be born with a descriptor that its memory calls closed
-            self._close()
+        """Close it; any lock it holds is thereby given back, unless another process has a copy."""
+        with suppress(OSError):  # see let_go
+            self.close_written()
+
+    def give_back(self) -> None:
+        """Unlock and close it. A copy that another process has, by whatever kind of fork, keeps no lock then.
+
+        In a child that is told of its birth only now, the lock stays its parent's.
+        """
+        try:
+            forking.settle()
+            if self.fd >= 0:
+                flock(self.fd, LOCK_UN)
+        except OSError:
+            pass  # closing it unlocks it as well
+        finally:
+            self.close()
 
     def close_written(self) -> None:
         """:meth:`close`, when something was written through it.
 
         :raises OSError: if that did not get to where it belongs, which NFS may not tell before (close(2)).
         """
-        with forking.opening, suppress(InterruptedError):  # it is closed all the same
-            fd, self.fd = self.fd, -1
-            os.close(fd)
+        owner = self._owner
+        self.fd = -1
+        if owner is not None:
+            with suppress(InterruptedError):  # it is closed all the same
+                owner.close()
 
     def after_fork(self) -> None:
-        self._close()
-
-    def __del__(self) -> None:
-        # Not with the lock: the garbage collector may come at any moment, also to who holds it elsewhere.
-        self._close()
-
-    def _close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            let_go(fd)
+        self.close()
 
 
 def let_go(fd: int) -> None:
@@ -174,33 +232,31 @@ def identity_at(path: str) -> tuple[int, int] | None:
 
 
 def open_regular(
-    kind: type[_D],
-    path: str,
+    description: _D,
     access: int,
     mode: int | None = None,
     *,
     create: bool,
     or_read_only: bool = False,
 ) -> _D:
-    """Open the regular file at *path*.
+    """Open the regular file at the path of *description*, which is closed.
 
-    :param kind: what to make of it.
     :param access: ``os.O_RDONLY`` or ``os.O_RDWR``.
     :param mode: permission bits of a file that this call makes; ``None``: what the umask leaves of 0o666.
     :param create: make it if it is missing.
     :param or_read_only: content with reading where writing is not permitted.
-    :returns: a description whose descriptor is close-on-exec.
+    :returns: *description*.
     :raises FileNotFoundError: if it is missing and *create* is false, or its directory is missing.
     :raises OSError: as ``open(2)`` says; ``EISDIR`` for a directory.
     """
+    path = description.path
     was_gone = False
     attempts, leases, deadline = 0, 0, time.monotonic() + _PATIENCE
     # Not by the time alone: who was stopped himself has not tried often.
     while leases < _ATTEMPTS and (attempts < _ATTEMPTS or time.monotonic() < deadline):
         attempts += 1
         try:
-            with forking.opening:  # and not while this waits for others: the whole process could not fork
-                description = kind(path, _open_once(path, access, mode, create))
+            _open_once(description, access, mode, create)
         except FileExistsError:
             continue  # made by another between our two looks
         except OSError as error:
@@ -238,22 +294,41 @@ def open_regular(
     raise OSError(errno.EAGAIN, "somebody keeps replacing it, or a lease on it", path)
 
 
-def _open_once(path: str, access: int, mode: int | None, create: bool) -> int:
+def _open_once(description: Description, access: int, mode: int | None, create: bool) -> None:
     # Not O_CREAT at once: in a sticky directory that refuses another user's file (sysctl
     # fs.protected_regular), and whether we made it must be known to set its mode.
     try:
-        return os.open(path, access | _FLAGS)
+        description.open(access | _FLAGS)
+        return
     except FileNotFoundError:
         if not create:
             raise
-    fd = os.open(path, access | _FLAGS | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
+    description.open(access | _FLAGS | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
     if mode is not None:
         try:
-            os.fchmod(fd, mode)  # the umask does not count
+            os.fchmod(description.fd, mode)  # the umask does not count
         except BaseException:
-            let_go(fd)
+            description.close()
             raise
-    return fd
+
+
+def above_standard(fd: int) -> int:
+    """*fd*, which this call owns and closes if need be, or a copy of it that is none of 0 to 2.
+
+    Where a daemon has closed its standard descriptors, what is printed must not get into a file of ours.
+
+    :raises OSError: if there is no room for a copy.
+    """
+    if fd > _STANDARD_ERROR:
+        return fd
+    try:
+        return _above_standard(fd)
+    finally:
+        let_go(fd)
+
+
+def _above_standard(fd: int) -> int:
+    return fcntl(fd, F_DUPFD_CLOEXEC, _STANDARD_ERROR + 1)
 
 
 def _permit_ourselves(path: str) -> bool:
@@ -286,8 +361,7 @@ def _remove_foreign(path: str) -> None:
     file that the first has made since.
     """
     parent = os.path.dirname(path) or os.curdir
-    with forking.opening:
-        directory = Description(parent, os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    directory = Description(parent).open(os.O_RDONLY | os.O_DIRECTORY)
     try:
         flock(directory.fd, LOCK_EX | LOCK_NB)
         kind = os.lstat(path).st_mode
@@ -307,5 +381,5 @@ def _remove_foreign(path: str) -> None:
         time.sleep(_WHILE_ANOTHER_REMOVES)
         return
     finally:
-        directory.close()
+        directory.give_back()
     log.warning("%r was no regular file (mode %o); removed it", path, kind)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from . import fork as forking
+from .openfile import above_standard
 from .waiting import Deadline, cooperative
 
 __all__ = ["wait_for_change"]
@@ -49,9 +50,8 @@ def wait_for_change(path: str, changed: Callable[[], bool], deadline: Deadline) 
     :param changed: asked once the watch stands, so that nothing can happen between a look and the watch.
     """
     if not cooperative():
-        with forking.opening:
-            fd = _watch(os.path.dirname(path))
-            watch = _Watch(fd)
+        watch = _Watch(_watch(os.path.dirname(path)))
+        fd = watch.fd
         if fd >= 0:
             try:
                 if not changed():
@@ -69,6 +69,8 @@ def _watch(directory: str) -> int:
         watch: int = libc.inotify_init1(os.O_CLOEXEC)
     except (AttributeError, OSError):
         return -1
+    if watch >= 0:
+        watch = above_standard(watch)
     if watch >= 0 and (
         libc.inotify_add_watch(watch, os.fsencode(directory), _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO) < 0
     ):

@@ -19,11 +19,15 @@ import errno
 import logging
 import math
 import os
+import threading
 from collections.abc import Callable
-from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
+from functools import partial
 from os import F_OK, access
 from os.path import lexists
 from time import time
+from weakref import ref
 
 from .._os import fsync as durability
 from .._os.openfile import Description, open_regular
@@ -91,7 +95,7 @@ def unseen(record: Record) -> Sighting:
 class Sidecar:
     """The sidecar file at *path*; its methods may be called by any thread."""
 
-    __slots__ = ("_complaint", "_retired", "_seen", "mode", "path", "timeout")
+    __slots__ = ("_complaint", "_seen", "mode", "path", "timeout")
 
     def __init__(self, path: str, mode: int | None = None, timeout: float | None = None) -> None:
         self.path = path
@@ -100,8 +104,6 @@ class Sidecar:
         # Racing threads may write these; whichever wins is right.
         self._seen = _NOTHING_SEEN
         self._complaint = ""
-        # Not closed at once, because another thread may be about to ask it.
-        self._retired: Description | None = None
 
     def sight(self) -> Sighting:
         """The record as it is now; :data:`~.record.NOTHING` if there is none. The first one is seen at once.
@@ -143,6 +145,7 @@ class Sidecar:
         fd = -1
         while fd < 0:  # unless another thread finds in between that it is gone
             seen = self._seen
+            # Kept until this returns: while the descriptor is used, no other file can get its number.
             description = seen.description
             if description is None or not description.is_at_its_path():
                 self._forgotten(_NOTHING_SEEN)
@@ -200,60 +203,88 @@ class Sidecar:
         durability.sync_directory(os.path.dirname(self.path), SidecarError)
 
     def _changed(self, make: Callable[[Record], Record]) -> bool:
-        description = open_regular(Description, self.path, os.O_RDWR, self.mode, create=True)
+        change = _Change.in_progress_at(self.path)
+        if change is not None:
+            # A signal handler or a finalizer has come in the middle of a change by this thread, which would wait
+            # for itself. It changes the file under the same lock, and what it came into begins anew.
+            change.crossings += 1
+            return self._change_locked(change, make)
+        change = _Change(open_regular(Description(self.path), os.O_RDWR, self.mode, create=True))
         try:
-            if not _wait_for_lock(description, LOCK_EX, Deadline(self.timeout)):
-                raise LockTimeout(
-                    f"somebody kept the sidecar {self.path!r} locked for {self.timeout} s. Cure: find who it is "
-                    "with fuser(1) or in /proc/locks; dogpile_fs itself does so for microseconds."
-                )
-            found = description.found_at_its_path()
-            if found is None:
-                return False
+            change.begin()
+            return self._change_locked(change, make)
+        finally:
+            change.end()
+
+    def _change_locked(self, change: _Change, make: Callable[[Record], Record]) -> bool:
+        description = change.description
+        if not _wait_for_lock(description, LOCK_EX, Deadline(self.timeout)):
+            raise LockTimeout(
+                f"somebody kept the sidecar {self.path!r} locked for {self.timeout} s. Cure: find who it is "
+                "with fuser(1) or in /proc/locks; dogpile_fs itself does so for microseconds."
+            )
+        found = description.found_at_its_path()
+        if found is None:
+            return False
+        complain, is_written = b"", False
+        while not is_written:
+            crossings = change.crossings
             length = os.lseek(description.fd, 0, os.SEEK_END)
             data = os.pread(description.fd, SIZE, 0)
             seen = self._seen
             if length == seen.length and data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
                 record = seen.record
+            elif data:
+                sound = self._decoded(data)
+                complain = data if sound is None else b""
+                record = DAMAGED if sound is None else sound
             else:
-                record = self._sound(self._decoded(data), data) if data else NOTHING
+                record = NOTHING
             record = make(record)
             new = contents(record)
             if found.st_nlink > 1:
                 hardlink.replace(self.path, found, new, mode=self.mode, is_ours=is_whole(data))
+                is_written = True
             else:
-                _overwrite(description.fd, data, length, new)
-                description.close_written()
+                is_written = _overwrite(description.fd, data, length, new, change, crossings)
+        kept = self._seen.description
+        if kept is not None:
+            if kept.is_at_its_path():
+                # A look will find it unchanged and need not decode it.
+                self._seen = Sighting(record, kept, len(new), new[CHECKSUM_AT:SIZE], math.inf, -math.inf)
+            else:
+                self._forgotten(_NOTHING_SEEN)
+        if complain:
+            change.complaints.append(partial(self._tell_healed, complain))
+        else:
             self._complaint = ""
-            kept = seen.description
-            if kept is not None:
-                if kept.is_at_its_path():
-                    # A look will find it unchanged and need not decode it.
-                    self._seen = Sighting(record, kept, len(new), new[CHECKSUM_AT:SIZE], math.inf, -math.inf)
-                else:
-                    self._forgotten(_NOTHING_SEEN)
-            return True
-        finally:
-            description.close()
+        return True
+
+    def _tell_healed(self, data: bytes) -> None:
+        self._sound(None, data)
+        self._complaint = ""
 
     def _forgotten(self, seen: Sighting) -> Sighting:
         """Have nobody believe for 10 ms more what was read from a file that is no longer at the path."""
         kept, self._seen = self._seen.description, seen
-        if kept is not None and kept.fd >= 0:
-            self._retired = kept.retired()
+        if kept is not None:
+            kept.retire()
         return seen
 
     def _opened(self) -> Description:
-        return open_regular(Description, self.path, os.O_RDONLY, create=False)
+        return open_regular(Description(self.path), os.O_RDONLY, create=False)
 
     def _read_while_nobody_writes(self) -> bytes:
         # A description of its own: a shared lock on the kept one would belong to all threads at once.
+        change = _Change.in_progress_at(self.path)
+        if change is not None:  # by this thread, into which a signal handler has come
+            return os.pread(change.description.fd, SIZE, 0)
         description = self._opened()
         try:
             _wait_for_lock(description, LOCK_SH, Deadline(_PATIENCE))
             return os.pread(description.fd, SIZE, 0)
         finally:
-            description.close()
+            description.give_back()
 
     def _decoded(self, data: bytes) -> Record | None:
         try:
@@ -306,15 +337,77 @@ def contents(record: Record) -> bytes:
     return encode(record) + bytes((record.generation + record.invalidations) % _LENGTHS)
 
 
-def _overwrite(fd: int, old: bytes, length: int, new: bytes) -> None:
-    """Write *new* over the *old* bytes of a file that is *length* bytes long."""
+class _Change:
+    """A change of a sidecar that a thread is about to make, from before it locks the file until it has unlocked
+    it."""
+
+    __slots__ = ("__weakref__", "complaints", "crossings", "description")
+
+    def __init__(self, description: Description) -> None:
+        self.description = description
+        #: How many others have changed the file under this one's lock.
+        self.crossings = 0
+        #: What is to be logged when the file is unlocked.
+        self.complaints: list[Callable[[], object]] = []
+
+    def begin(self) -> None:
+        _changes.of_this_thread.append(ref(self))
+
+    def end(self) -> None:
+        """Unlock and close the file, then log.
+
+        :raises OSError: if what was written did not get to where it belongs.
+        """
+        try:
+            _unlock(self.description)
+            self.description.close_written()
+        finally:
+            self.description.give_back()
+            _changes.of_this_thread[:] = [each for each in _changes.of_this_thread if each() not in (None, self)]
+        for complain in self.complaints:
+            complain()
+
+    @classmethod
+    def in_progress_at(cls, path: str) -> _Change | None:
+        """The change that this thread is in the middle of, of the file at *path*."""
+        for reference in _changes.of_this_thread:
+            change = reference()
+            if change is not None and change.description.fd >= 0 and change.description.is_at(path):
+                return change
+        return None
+
+
+class _Changes(threading.local):
+    """The changes that each thread is in the middle of; weakly, so that one that was interrupted ends."""
+
+    def __init__(self) -> None:
+        self.of_this_thread: list[ref[_Change]] = []
+
+
+_changes = _Changes()
+
+
+def _unlock(description: Description) -> None:
+    with suppress(OSError):
+        flock(description.fd, LOCK_UN)
+
+
+def _overwrite(fd: int, old: bytes, length: int, new: bytes, change: _Change, crossings: int) -> bool:
+    """Write *new* over the *old* bytes of a file that is *length* bytes long.
+
+    :returns: False, and nothing was written, if another has changed it in the meantime.
+    """
+    if length > len(new):
+        os.ftruncate(fd, len(new))  # before: afterwards it would cut what a signal handler has written
+    # No signal handler runs between the question and the writing.
+    if change.crossings != crossings:
+        return False
     written = os.pwrite(fd, new, 0)
     if written != len(new):  # a full disk or a limit, met in the middle
         os.pwrite(fd, old[:written], 0)
         os.ftruncate(fd, length)
         raise OSError(errno.ENOSPC, f"there was room for only {written} of {len(new)} bytes")
-    if length > written:
-        os.ftruncate(fd, written)
+    return True
 
 
 def _wait_for_lock(description: Description, kind: int, deadline: Deadline) -> bool:

@@ -11,7 +11,6 @@ import logging
 import os
 from contextlib import suppress
 
-from .._os import fork as forking
 from .._os import permissions
 from .._os.openfile import Description
 from ..errors import Foreign
@@ -32,8 +31,7 @@ def replace(path: str, found: os.stat_result, contents: bytes, *, mode: int | No
     """
     place = f"{path}.{os.urandom(3).hex()}"
     try:
-        with forking.opening:
-            file = Description(place, os.open(place, _MAKE, 0o666 if mode is None else mode))
+        file = Description(place).open(_MAKE, 0o666 if mode is None else mode)
         try:
             if is_ours:
                 permissions.inherit(file.fd, permissions.of(found, path))

@@ -17,8 +17,8 @@ import portalocker
 
 from dogpile_fs._dogpile import dogpile
 from dogpile_fs._dogpile.election import Passage, whoami
+from dogpile_fs._locks import mutex, readwrite
 from dogpile_fs._locks import reader_pool as seats
-from dogpile_fs._locks import readwrite
 from dogpile_fs._locks import rw_protocol as room
 from dogpile_fs._locks.mutex import FileMutex
 from dogpile_fs._os import fork as forking
@@ -67,8 +67,8 @@ def _no_fork_reset() -> None:
     forking._forgetful = _Deaf()
 
 
-class _Deaf(list[Any]):
-    def append(self, thing: Any) -> None:
+class _Deaf(set[Any]):
+    def add(self, thing: Any) -> None:
         pass
 
 
@@ -83,15 +83,15 @@ def _no_writer_preference() -> None:
 
 def _no_read_lock() -> None:
     """Readers do not lock the room."""
-    seats.Seat.__enter__ = lambda self, deadline=None: self.close()  # type: ignore[method-assign]
-    seats.Seat.__exit__ = lambda self, kind, error, trace: None  # type: ignore[method-assign]
+    seats.ReaderSlot.__enter__ = lambda self, deadline=None: self.close()  # type: ignore[method-assign]
+    seats.ReaderSlot.__exit__ = lambda self, kind, error, trace: None  # type: ignore[method-assign]
     lock = readwrite.ReadWriteFileLock
-    lock.enter = lambda self, deadline: seats.Seat(self.path, -1)  # type: ignore[method-assign]
+    lock.enter = lambda self, deadline: seats.ReaderSlot(self.path)  # type: ignore[method-assign]
 
 
 def _no_mutex() -> None:
     """Everybody wins the election."""
-    FileMutex._lock_now = lambda self, description: True  # type: ignore[method-assign]
+    mutex._lock_now = lambda hold: True
 
 
 def _waits_when_stale() -> None:

@@ -1,0 +1,152 @@
+"""Holds: which locks this process has taken, for which caller, and whether a caller would wait for itself.
+
+A hold is the object that stands for one lock taken once. It owns the descriptor that locks the file, so that
+dropping the last reference to it gives the lock back. Any thread or task that has it may give it back. It
+remembers its *holder* only to refuse a wait that could never end: the running task, where an event loop runs in
+the thread, else the greenlet or the thread. A holder is an object of its own and never a number that is used
+again: a later thread inherits nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+from weakref import ref
+
+from .._os.openfile import Description
+from .._os.waiting import Deadline, cooperative
+
+__all__ = ["Hold", "Holder", "current", "is_blocked_by", "is_in_event_loop", "living"]
+
+try:
+    from _asyncio import _get_running_loop as _running_loop
+except ImportError:  # a Python without asyncio's accelerator
+    from asyncio.events import _get_running_loop as _running_loop
+
+
+class Holder:
+    """A caller: a thread, or a task or greenlet that runs in it."""
+
+    __slots__ = ("__weakref__", "runs", "thread")
+
+    def __init__(self, thread: Holder | None = None, runs: ref[Any] | None = None) -> None:
+        #: The thread that it runs in; itself for a thread.
+        self.thread = self if thread is None else thread
+        #: The task or greenlet; ``None`` for a thread.
+        self.runs = runs
+
+    def is_same(self, other: Holder) -> bool:
+        """Whether both are one caller."""
+        if self is other:
+            return True
+        mine, others = self.runs, other.runs
+        return mine is not None and others is not None and mine() is others() is not None
+
+
+class _Threads(threading.local):
+    """The holder of each thread."""
+
+    def __init__(self) -> None:
+        self.me = Holder()
+
+
+_threads = _Threads()
+
+
+def current() -> Holder:
+    """The caller."""
+    thread = _threads.me
+    running = _running()
+    if running is None:
+        return thread
+    try:
+        return Holder(thread, ref(running))
+    except TypeError:  # a task of some other kind, which takes no weak references
+        return thread
+
+
+def is_in_event_loop() -> bool:
+    """Whether an event loop runs in this thread, so that a blocking wait would stop all its tasks."""
+    return _running_loop() is not None or _trio_task() is not None
+
+
+def _running() -> object | None:
+    """The task that runs in this thread, or its greenlet unless that is the thread's main one."""
+    task: object | None = None
+    if _running_loop() is not None:
+        from asyncio import current_task
+
+        task = current_task()
+    task = _trio_task() if task is None else task
+    if task is not None:
+        return task
+    greenlets = sys.modules.get("greenlet")
+    if greenlets is not None:
+        greenlet = greenlets.getcurrent()
+        if greenlet.parent is not None:
+            return greenlet  # type: ignore[no-any-return]
+    return None
+
+
+def _trio_task() -> Any:
+    trio = sys.modules.get("trio.lowlevel")
+    if trio is not None:
+        try:
+            return trio.current_task()
+        except RuntimeError:
+            pass
+    return None
+
+
+class Hold(Description):
+    """A description of a lock file, and the caller for which it locks. ``None``: it locks nothing."""
+
+    __slots__ = ("holder",)
+
+    holder: Holder | None
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.holder = None
+        _living.add(ref(self, _living.discard))
+
+    def is_held_by(self, me: Holder) -> bool:
+        """Whether it locks the file for *me*."""
+        holder = self.holder
+        return holder is not None and self.fd >= 0 and holder.is_same(me)
+
+    def is_held_in(self, thread: Holder) -> bool:
+        """Whether it locks the file for a caller in *thread*."""
+        holder = self.holder
+        return holder is not None and self.fd >= 0 and holder.thread is thread
+
+    def close(self) -> None:
+        self.holder = None
+        super().close()
+
+
+#: Weak references to all holds, also to those that lock nothing now. Changed by one operation each.
+_living: set[ref[Hold]] = set()
+
+
+def living(kind: type[Hold], path: str) -> Iterator[Hold]:
+    """The holds of a *kind* that lock the file at *path* for some caller of this process."""
+    for reference in list(_living):
+        hold = reference()
+        if type(hold) is kind and hold.holder is not None and hold.fd >= 0 and hold.is_at(path):
+            yield hold
+
+
+def is_blocked_by(hold: Hold, me: Holder, deadline: Deadline) -> bool:
+    """Whether *me* would have to give *hold* back before its wait without bound can end.
+
+    That is so for its own holds, and for those of another task of its thread, which cannot run while the thread
+    waits. A wait with a bound is never refused: another thread may have come by the hold.
+    """
+    holder = hold.holder
+    if holder is None or deadline.at != math.inf:
+        return False
+    return holder.is_same(me) or (holder.thread is me.thread and not cooperative())
