@@ -13,22 +13,20 @@ from typing import Any
 
 import pytest
 
-from benchmarks import (
-    cold_start,
-    expiry_under_load,
-    load,
-    many_paths,
-    peers,
-    report,
-    scaling,
-    swap,
-    web,
-    writer_among_readers,
-)
 from benchmarks import run as suite
-from benchmarks.harness import Crowd, RoleFailed, Track, meanwhile
-from benchmarks.measures import Bar, Check, Figure, Plot, Ratio, Scenario, Spread
-from benchmarks.single_calls import calibrated, turns
+from benchmarks.contenders import peers
+from benchmarks.measuring import load
+from benchmarks.measuring.harness import Crowd, RoleFailed, Track, meanwhile
+from benchmarks.measuring.measures import Bar, Check, Figure, Plot, Ratio, Scenario, Spread
+from benchmarks.report import page as report
+from benchmarks.scenarios import row_05_cold_start as cold_start
+from benchmarks.scenarios import row_06_writer_among_readers as writer_among_readers
+from benchmarks.scenarios import row_07_expiry_under_load as expiry_under_load
+from benchmarks.scenarios import row_08_web as web
+from benchmarks.scenarios import row_09_swap as swap
+from benchmarks.scenarios import row_10_many_paths as many_paths
+from benchmarks.scenarios import row_12_scaling as scaling
+from benchmarks.scenarios.rows_01_to_04_single_calls import calibrated, turns
 
 MS = 1_000_000
 
@@ -43,7 +41,16 @@ def track(role: str = "", finished: bool = True, marks: dict[str, int] | None = 
 
 
 @pytest.mark.parametrize(
-    "name", ["harness", "load", "machine", "measures", "report", "words", "writer_among_readers"]
+    "name",
+    [
+        "measuring.harness",
+        "measuring.load",
+        "measuring.machine",
+        "measuring.measures",
+        "report.page",
+        "report.words",
+        "scenarios.row_06_writer_among_readers",
+    ],
 )
 def test_the_examples_in_the_docstrings_hold(name: str) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
@@ -54,7 +61,7 @@ def test_the_examples_in_the_docstrings_hold(name: str) -> None:
 def test_every_row_has_one_room_and_every_room_is_a_module() -> None:
     assert sorted(row for rows in suite.ROOMS.values() for row in rows) == list(range(1, 13))
     for room in suite.ROOMS:
-        assert callable(importlib.import_module(f"benchmarks.{room}").measure)
+        assert callable(importlib.import_module(f"benchmarks.scenarios.{room}").measure)
 
 
 # Figures and bars

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measures import BYTES, COUNT, SECONDS, Figure, Plot, Ratio, Scenario
-from benchmarks.words import shown
+from benchmarks.measuring.measures import BYTES, COUNT, SECONDS, Figure, Plot, Ratio, Scenario
+from benchmarks.report.words import shown
 
 __all__ = ["draw"]
 

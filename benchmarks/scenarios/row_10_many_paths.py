@@ -12,9 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import elections, peers
-from benchmarks.harness import Crowd, Track
-from benchmarks.measures import BYTES, COUNT, SECONDS, Bar, Check, Figure, Plot, Ratio, Scenario, Spread, paired
+from benchmarks.contenders import elections, peers
+from benchmarks.measuring.harness import Crowd, Track
+from benchmarks.measuring.measures import (
+    BYTES,
+    COUNT,
+    SECONDS,
+    Bar,
+    Check,
+    Figure,
+    Plot,
+    Ratio,
+    Scenario,
+    Spread,
+    paired,
+)
 
 __all__ = ["Holding", "measure", "scenario"]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import elections, peers
-from benchmarks.harness import Crowd, Track, processor_seconds
-from benchmarks.measures import (
+from benchmarks.contenders import elections, peers
+from benchmarks.measuring.harness import Crowd, Track, processor_seconds
+from benchmarks.measuring.measures import (
     COUNT,
     PER_SECOND,
     SECONDS,

@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load import CONNECTIONS, Load, driver
-from benchmarks.load import drive as warm_up
-from benchmarks.measures import (
+from benchmarks.measuring.load import CONNECTIONS, Load, driver
+from benchmarks.measuring.load import drive as warm_up
+from benchmarks.measuring.measures import (
     PER_SECOND,
     SECONDS,
     SHARE,
@@ -43,7 +43,7 @@ WORKERS = 4
 KEPT_AT_LEAST = 97.0
 _FILE_SIZE = 1024
 RATE, COST, KEPT = "requests per second", "workers' processor time per request", "of the rate without a lock"
-#: As benchmarks.web_app calls them, which only its server can import.
+#: As benchmarks.scenarios.row_08_web_app calls them, which only its server can import.
 PLAIN = "no lock"
 OURS = ("Dogpile", "SyncReaderDogpile", "Datafile.open")
 PATHS = {
@@ -101,7 +101,7 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
 
 def _prepare(file: Path) -> None:
     """The file, and sidecars that say that it is fresh."""
-    from benchmarks import elections
+    from benchmarks.contenders import elections
     from dogpile_fs import Datafile
 
     def creator(target: str) -> None:
@@ -115,13 +115,14 @@ def _prepare(file: Path) -> None:
 def _gunicorn(place: Path, file: Path) -> Iterator[tuple[int, int]]:
     """A server whose first answers have been waited for: its port, and its process."""
     log = place / "gunicorn.log"
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     # The socket is opened here and inherited: no port is guessed, and clients may come before the workers do.
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener, log.open("wb") as out:
         port: int = listener.getsockname()[1]
         command = [sys.executable, "-m", "gunicorn", "--workers", str(WORKERS), "--timeout", "120"]
-        command += ["--no-control-socket", "--bind", f"fd://{listener.fileno()}", "benchmarks.web_app:application"]
+        command += ["--no-control-socket", "--bind", f"fd://{listener.fileno()}"]
+        command += ["benchmarks.scenarios.row_08_web_app:application"]
         process = subprocess.Popen(
             command,
             env={**os.environ, "BENCHMARK_FILE": str(file), "PYTHONPATH": paths},

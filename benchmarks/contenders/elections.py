@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peers import DBM, DOGPILE, LOCKS, OVER_FILELOCK, READER, STAMPEDE, Block
+from benchmarks.contenders.peers import DBM, DOGPILE, LOCKS, OVER_FILELOCK, READER, STAMPEDE, Block
 
 __all__ = ["ELECTIONS", "Election", "FileLockMutex", "JsonSidecar", "dogpile_lock"]
 

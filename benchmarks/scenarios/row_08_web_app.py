@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from benchmarks import elections, peers
+from benchmarks.contenders import elections, peers
 from dogpile_fs import Datafile, Dogpile, SyncReaderDogpile
 
 __all__ = ["NAMES", "PLAIN", "application"]

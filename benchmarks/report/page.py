@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measures import Figure, Ratio, Scenario
-from benchmarks.words import shown, with_spread
+from benchmarks.measuring.measures import Figure, Ratio, Scenario
+from benchmarks.report.words import shown, with_spread
 
 __all__ = ["page", "section", "table", "written_into"]
 

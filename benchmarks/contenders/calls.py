@@ -19,8 +19,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import elections, peers
-from benchmarks.harness import meanwhile
+from benchmarks.contenders import elections, peers
+from benchmarks.measuring.harness import meanwhile
 
 __all__ = ["CALLS", "Call", "TimeFunction"]
 

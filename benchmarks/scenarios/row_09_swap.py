@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
-from benchmarks.measures import SECONDS, Bar, Check, Figure, Plot, Ratio, Scenario, Spread, paired, rotated
+from benchmarks.measuring.measures import (
+    SECONDS,
+    Bar,
+    Check,
+    Figure,
+    Plot,
+    Ratio,
+    Scenario,
+    Spread,
+    paired,
+    rotated,
+)
 
 __all__ = ["measure", "scenario"]
 

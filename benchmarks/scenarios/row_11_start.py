@@ -11,7 +11,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measures import SECONDS, Bar, Check, Figure, Plot, Ratio, Scenario, Spread, paired, rotated
+from benchmarks.measuring.measures import (
+    SECONDS,
+    Bar,
+    Check,
+    Figure,
+    Plot,
+    Ratio,
+    Scenario,
+    Spread,
+    paired,
+    rotated,
+)
 
 __all__ = ["Run", "measure", "scenario"]
 
@@ -89,7 +100,7 @@ def _commands(place: Path) -> dict[str, list[str]]:
 
 
 def _run(command: list[str]) -> Run:
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     started = time.perf_counter()
     pid = os.posix_spawn(command[0], command, {**os.environ, "PYTHONPATH": paths})

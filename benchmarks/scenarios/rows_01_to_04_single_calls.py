@@ -19,10 +19,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import calls, peers
-from benchmarks.calls import CALLS, TimeFunction
-from benchmarks.harness import KEPT, Crowd, Track
-from benchmarks.measures import SECONDS, Bar, Check, Figure, Plot, Ratio, Scenario, Spread, paired, rotated
+from benchmarks.contenders import calls, peers
+from benchmarks.contenders.calls import CALLS, TimeFunction
+from benchmarks.measuring.harness import KEPT, Crowd, Track
+from benchmarks.measuring.measures import (
+    SECONDS,
+    Bar,
+    Check,
+    Figure,
+    Plot,
+    Ratio,
+    Scenario,
+    Spread,
+    paired,
+    rotated,
+)
 
 __all__ = ["calibrated", "measure", "scenarios", "turns"]
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import elections, peers
-from benchmarks.harness import Crowd, Track, seconds
-from benchmarks.measures import (
+from benchmarks.contenders import elections, peers
+from benchmarks.measuring.harness import Crowd, Track, seconds
+from benchmarks.measuring.measures import (
     COUNT,
     SECONDS,
     Bar,

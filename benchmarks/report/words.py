@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.measures import BYTES, COUNT, PER_SECOND, SECONDS, SHARE, Spread
+from benchmarks.measuring.measures import BYTES, COUNT, PER_SECOND, SECONDS, SHARE, Spread
 
 __all__ = ["shown", "with_spread"]
 
