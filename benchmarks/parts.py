@@ -21,7 +21,7 @@ from typing import Any
 # Run as a script, this file's own directory is on the path; the package is the directory itself.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import elections  # noqa: E402
+from benchmarks.contenders import elections  # noqa: E402
 from dogpile_fs import Datafile, Dogpile, SyncReaderDogpile  # noqa: E402
 from dogpile_fs._os import byterange  # noqa: E402
 

@@ -24,22 +24,23 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from benchmarks import machine, report  # noqa: E402
-from benchmarks.harness import KEPT  # noqa: E402
-from benchmarks.measures import Scenario  # noqa: E402
-from benchmarks.words import with_spread  # noqa: E402
+from benchmarks.measuring import machine  # noqa: E402
+from benchmarks.measuring.harness import KEPT  # noqa: E402
+from benchmarks.measuring.measures import Scenario  # noqa: E402
+from benchmarks.report import page as report  # noqa: E402
+from benchmarks.report.words import with_spread  # noqa: E402
 
 #: The modules that measure, and the rows that each of them measures together, because it compares them.
 ROOMS = {
-    "single_calls": (1, 2, 3, 4),
-    "cold_start": (5,),
-    "writer_among_readers": (6,),
-    "expiry_under_load": (7,),
-    "web": (8,),
-    "swap": (9,),
-    "many_paths": (10,),
-    "start": (11,),
-    "scaling": (12,),
+    "rows_01_to_04_single_calls": (1, 2, 3, 4),
+    "row_05_cold_start": (5,),
+    "row_06_writer_among_readers": (6,),
+    "row_07_expiry_under_load": (7,),
+    "row_08_web": (8,),
+    "row_09_swap": (9,),
+    "row_10_many_paths": (10,),
+    "row_11_start": (11,),
+    "row_12_scaling": (12,),
 }
 RESULTS = "benchmarks.json"
 PICTURES = "benchmarks"
@@ -140,7 +141,7 @@ def _in_process_of_its_own(
 
 
 def _measure_room(room: str, quick: bool, scratch: Path, out: Path) -> int:
-    scenarios = importlib.import_module(f"benchmarks.{room}").measure(quick, scratch)
+    scenarios = importlib.import_module(f"benchmarks.scenarios.{room}").measure(quick, scratch)
     out.write_text(json.dumps([scenario.as_json() for scenario in scenarios]))
     return 0
 
@@ -156,7 +157,7 @@ def _told(scenario: Scenario) -> list[str]:
 
 
 def _written(out: Path, results: dict[str, Any]) -> Path:
-    from benchmarks import plots
+    from benchmarks.report import plots
 
     pictures: dict[int, Sequence[str]] = {}
     for data in results["scenarios"]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyperf
 
-from benchmarks.calls import CALLS, Call, TimeFunction
+from benchmarks.contenders.calls import CALLS, Call, TimeFunction
 
 
 class Opened:

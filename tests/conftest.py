@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from .processes import Processes, Record
+from tests.support.processes import Processes, Record
 
 # A loaded machine is no failure.
 settings.register_profile("unhurried", deadline=None)

@@ -27,10 +27,10 @@ _SHARES = {
     "power": 0.08,
     "hostile_neighbour": 0.04,
     "fuzz": 0.05,
-    "model": 0.05,
+    "model_search": 0.05,
 }
 #: Seconds below which a part is not worth its while: the tests have its small searches.
-_LEAST = {"model": 30.0}
+_LEAST = {"model_search": 30.0}
 _SKIPPED = 2
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dogpile_fs import DataDirectory, Datafile, DogpileError, atomic_write
+from tests.support.places import left_beside
 
-from ..places import left_beside
 from .generations import contents, fill_directory, generation_in, generation_of
 from .swapping import INDEX, PLAIN, REPORT, SETTINGS, Moment
 

@@ -20,7 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..processes import Processes
+from tests.support.processes import Processes
+
 from .mounts import mount, unmount
 
 __all__ = ["Entry", "entries", "recorded"]

@@ -18,10 +18,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from ..failing import calls_of, met
-from ..faults import ERRORS
-from ..ptracing import NotTraceable
-from ..scenes import SCENES
+from tests.support.failing import calls_of, met
+from tests.support.faults import ERRORS
+from tests.support.ptracing import NotTraceable
+from tests.support.scenes import SCENES
 
 #: Where nothing that is synced has to wait for a disk.
 _MEMORY = "/dev/shm"

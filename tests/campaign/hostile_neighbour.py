@@ -30,9 +30,8 @@ from pathlib import Path
 
 from dogpile_fs import DataDirectory, Datafile, DogpileError, SyncReaderDogpile, atomic_write
 from dogpile_fs._os import replace as swap
-
-from ..places import writing
-from ..security.neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as
+from tests.security.neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as
+from tests.support.places import writing
 
 HANG = 10.0
 PROTECTION = Path("/proc/sys/fs/protected_hardlinks")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from ..processes import wait_for
+from tests.support.processes import wait_for
 
 __all__ = [
     "CannotMount",

@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..processes import ended_well, in_child
+from tests.support.processes import ended_well, in_child
+
 from .aftermath import Finding, look_around
 from .blocklog import recorded
 from .cuts import Cut, Replay, copy

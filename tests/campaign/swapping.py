@@ -20,8 +20,8 @@ from multiprocessing.synchronize import Event as Stop
 from pathlib import Path
 
 from dogpile_fs import DataDirectory, Datafile, atomic_write
+from tests.support.processes import Processes, Record, ended_well, in_child, wait_for
 
-from ..processes import Processes, Record, ended_well, in_child, wait_for
 from .generations import contents, fill_directory
 
 __all__ = ["INDEX", "PLAIN", "REPORT", "SETTINGS", "Moment", "Span", "Story", "swap_for_a_while"]

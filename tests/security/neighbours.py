@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..processes import ended_well, in_child
+from tests.support.processes import ended_well, in_child
 
 __all__ = ["NEIGHBOUR", "OTHER", "ROOT", "Outside", "acting_as", "as_user", "outcome"]
 

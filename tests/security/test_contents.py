@@ -18,8 +18,7 @@ import dogpile_fs
 from dogpile_fs import Datafile, Dogpile, SyncReaderDogpile
 from dogpile_fs._sidecar.record import CHECKSUM_AT, NOTHING, SIZE
 from dogpile_fs.cli.dispatch import dispatch
-
-from ..cli_processes import Cli, bytecode, cli, logger_as_before
+from tests.support.cli_processes import Cli, bytecode, cli, logger_as_before
 
 __all__ = ["bytecode", "cli", "logger_as_before"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from dogpile_fs import Datafile, Dogpile, DogpileError, LockTimeout, SyncReaderDogpile
+from tests.support.processes import Processes, Record
 
-from ..processes import Processes, Record
 from .neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as, as_user, outcome
 
 SIDECAR = ".dogpile"

@@ -13,8 +13,8 @@ import pytest
 from dogpile_fs import DataDirectory, Datafile, DatafileError, atomic_write
 from dogpile_fs._datafile import atomic
 from dogpile_fs._os import replace as swap
+from tests.support.places import left_beside, writing
 
-from ..places import left_beside, writing
 from .neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as, as_user, outcome
 
 

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import pytest
 
 from dogpile_fs import DataDirectory, Datafile, Dogpile, SyncReaderDogpile
+from tests.support.cli_processes import Cli, bytecode, cli
+from tests.support.places import writing
 
-from ..cli_processes import Cli, bytecode, cli
-from ..places import writing
 from .neighbours import NEIGHBOUR as WEB
 from .neighbours import ROOT, acting_as, as_user, outcome
 

@@ -26,8 +26,8 @@ from moduleindex.crowd import ask
 from moduleindex.server import Gunicorn
 
 from dogpile_fs import Datafile
-from tests.processes import PATIENCE, wait_for
-from tests.test_broken_environments import NOBODY, Unprivileged, foreign, unprivileged
+from tests.hostile.test_broken_environments import NOBODY, Unprivileged, foreign, unprivileged
+from tests.support.processes import PATIENCE, wait_for
 
 __all__ = ["foreign", "unprivileged"]  # fixtures
 

@@ -1,0 +1,1 @@
+"""How dogpile_fs and each of its peers is used."""

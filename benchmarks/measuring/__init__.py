@@ -1,0 +1,1 @@
+"""Processes, load and machine, and the computing of what was measured."""

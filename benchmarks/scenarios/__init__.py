@@ -1,0 +1,1 @@
+"""The scenarios. A file names the rows of docs/benchmarks.rst that it measures."""

@@ -1,0 +1,1 @@
+"""Deaths, failing system calls and power cuts, at every step."""

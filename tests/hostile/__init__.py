@@ -1,0 +1,1 @@
+"""File systems, permissions, descriptors and contents that are not as they should be."""

@@ -1,0 +1,1 @@
+"""What README.rst promises, tested with many processes."""

@@ -1,0 +1,1 @@
+"""What several tests use: processes, tracing, faults, and what is tried under them."""

@@ -1,0 +1,1 @@
+"""Tests of dogpile_fs.cli.commands."""

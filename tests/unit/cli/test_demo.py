@@ -1,0 +1,799 @@
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dogpile_fs.cli import main
+from dogpile_fs.cli.demo.frame import (
+    ASCII,
+    MONOCHROME,
+    UNICODE,
+    Line,
+    frame,
+    paint,
+    palette,
+    paragraph,
+    picture,
+    table,
+)
+from dogpile_fs.cli.demo.story import sentence
+from dogpile_fs.cli.demo.svg import svg
+from dogpile_fs.cli.demo.terminal import Display
+from dogpile_fs.cli.demo.timeline import Event, Outcome, Stand, Timeline, What, ticks
+from dogpile_fs.cli.demo.verdict import faults, summary, totals
+from tests.support.cli_processes import Cli, bytecode, cli, logger_as_before
+from tests.support.processes import PATIENCE, ended_well, in_child, wait_for
+
+__all__ = ["bytecode", "cli", "logger_as_before"]  # fixtures
+
+unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+# A small story: worker 1 creates, worker 2 waits; both read; worker 2 dies when it creates again, worker 1 takes
+# over, while worker 3 reads on.
+
+STORY = (
+    Event(0.0, 1, "asks"),
+    Event(0.0, 2, "asks"),
+    Event(0.0, 3, "asks"),
+    Event(0.0, 1, "creates", version=1),
+    Event(1.0, 1, "swaps", version=1),
+    Event(1.2, 1, "reads", version=1, outcome="created"),
+    Event(1.2, 2, "reads", version=1, outcome="waited"),
+    Event(1.2, 3, "reads", version=1, outcome="waited"),
+    Event(2.0, 1, "leaves"),
+    Event(2.0, 2, "leaves"),
+    Event(2.0, 3, "leaves"),
+    Event(3.5, 2, "asks"),
+    Event(3.5, 2, "creates", version=2),
+    Event(4.0, 2, "killed", version=2),
+    Event(4.0, 3, "asks"),
+    Event(4.0, 3, "reads", version=1, outcome="stale"),
+    Event(4.2, 1, "asks"),
+    Event(4.2, 1, "creates", version=2),
+    Event(5.0, 3, "leaves"),
+    Event(5.2, 1, "swaps", version=2),
+    Event(5.5, 3, "asks"),
+    Event(6.0, 1, "reads", version=2, outcome="created"),
+    Event(6.0, 3, "reads", version=2, outcome="fresh"),
+    Event(7.0, 1, "leaves"),
+    Event(7.0, 3, "leaves"),
+    Event(8.0, 1, "ends"),
+    Event(8.0, 3, "ends"),
+)
+
+
+def told(*events: Event, without: tuple[Event, ...] = (), workers: int = 3) -> Timeline:
+    """The story without some events and with others in their place."""
+    kept = [event for event in STORY if event not in without] + list(events)
+    return Timeline(workers, 2.0, sorted(kept, key=lambda event: event.at))
+
+
+def event(at: float, worker: int, what: What) -> Event:
+    """That event of the story."""
+    return next(e for e in STORY if (e.at, e.worker, e.what) == (at, worker, what))
+
+
+def text(lines: list[Line]) -> list[str]:
+    return [paint(line, MONOCHROME) for line in lines]
+
+
+@st.composite
+def timelines(draw: st.DrawFn) -> tuple[Timeline, float]:
+    """Whatever workers may tell, and a time now."""
+    workers = draw(st.integers(1, 4))
+    timeline = Timeline(workers, draw(st.floats(0.1, 3)))
+    for worker in range(1, workers + 1):
+        at = 0.0
+        version = 0
+        for what in draw(st.lists(st.sampled_from(["pass", "create", "pause"]), max_size=12)):
+            steps: list[Event] = [Event(0, worker, "asks")]
+            version += what == "create"
+            if what == "create":
+                steps += [Event(0, worker, "creates", version), Event(0, worker, "swaps", version)]
+            outcomes: list[Outcome] = ["created"] if what == "create" else ["fresh", "stale", "waited"]
+            outcome = draw(st.sampled_from(outcomes))
+            steps += [Event(0, worker, "reads", max(1, version), outcome), Event(0, worker, "leaves")]
+            for step in steps:
+                at += draw(st.sampled_from([0.0, 0.001, 0.2, 0.7]))
+                timeline.add(Event(at, step.worker, step.what, step.version, step.outcome))
+        endings: list[What | None] = ["ends", "killed", None]
+        last = draw(st.sampled_from(endings))
+        if last is not None:
+            timeline.add(Event(at + 0.1, worker, last, version))
+    return timeline, draw(st.floats(0, 12))
+
+
+# The timeline.
+
+
+@unhurried
+@given(timelines())
+def test_a_workers_spans_leave_no_gap_and_do_not_go_beyond_now(told: tuple[Timeline, float]) -> None:
+    timeline, now = told
+    for worker in range(1, timeline.workers + 1):
+        spans = timeline.spans(worker, now)
+        assert all(span.begin < span.end <= now for span in spans), spans
+        assert all(one.end == other.begin for one, other in itertools.pairwise(spans)), spans
+
+
+@unhurried
+@given(timelines(), st.integers(1, 200))
+def test_a_cell_shows_a_state_that_its_worker_was_in_then_and_none_at_other_times(
+    told: tuple[Timeline, float], columns: int
+) -> None:
+    timeline, now = told
+    end = 10.0
+    for worker in range(1, timeline.workers + 1):
+        cells = timeline.cells(worker, columns, end, now)
+        assert len(cells) == columns
+        spans = timeline.spans(worker, now)
+        for number, state in enumerate(cells):
+            begin, until = number * end / columns, (number + 1) * end / columns
+            states = {
+                slack: {span.state for span in spans if span.begin < until + slack and span.end > begin - slack}
+                for slack in (1e-9, -1e-9)
+            }
+            if state is None:
+                assert states[-1e-9] <= {"killed"}, (number, states)
+            else:
+                assert state in states[1e-9], (number, states)
+
+
+def test_a_cell_shows_what_filled_most_of_it() -> None:
+    timeline = Timeline(1, 2, [Event(0, 1, "asks"), Event(0.4, 1, "reads", 1, "fresh"), Event(1.3, 1, "leaves")])
+    assert timeline.cells(1, 3, 3, 2) == ["fresh", "pause", None]
+
+
+def test_a_swap_is_shown_however_short_it_was() -> None:
+    timeline = Timeline(
+        1,
+        2,
+        [
+            Event(0, 1, "creates", 1),
+            Event(2.001, 1, "swaps", 1),
+            Event(2.002, 1, "reads", 1, "created"),
+            Event(4, 1, "leaves"),
+        ],
+    )
+    assert timeline.cells(1, 4, 4, 4) == ["create", "create", "swap", "fresh"]
+
+
+def test_a_death_is_shown_in_its_moment_and_nothing_after_it() -> None:
+    timeline = Timeline(1, 2, [Event(0, 1, "creates", 1), Event(1.9, 1, "killed", 1)])
+    assert timeline.cells(1, 4, 4, 4) == ["create", "killed", None, None]
+
+
+def test_what_stood_at_the_path_is_told_from_the_swaps_and_the_age() -> None:
+    timeline = Timeline(
+        2,
+        2.0,
+        [
+            Event(1, 1, "reads", 1, "created", age=0.5),
+            Event(4, 2, "reads", 2, "created"),
+            Event(4.5, 1, "reads", 2, "fresh"),
+        ],
+    )
+    assert timeline.stands(5) == [
+        Stand(0, 1, "nothing"),
+        Stand(1, 2.5, "fresh", 1),
+        Stand(2.5, 4, "stale", 1),
+        Stand(4, 5, "fresh", 2),
+    ]
+
+
+def test_before_the_first_creation_there_is_nothing() -> None:
+    assert Timeline(1, 2.0).stands(3) == [Stand(0, 3, "nothing")]
+    assert Timeline(1, 2.0).stands(0) == []
+
+
+@given(st.floats(0.5, 25), st.integers(4, 30))
+def test_an_axis_has_few_enough_ticks_and_none_beyond_its_end(end: float, most: int) -> None:
+    named = ticks(end, most)
+    assert named[0] == 0
+    assert named[-1] <= end
+    assert len(named) <= most
+
+
+# As text.
+
+
+def test_the_picture_of_the_story() -> None:
+    assert text(picture(told(), UNICODE, 51, 8.0, 8.0)) == [
+        "datafile  none ·▏v1 ──────stale ╌╌╌╌╌╌╌╌▏v2 ──────",
+        "worker 1  █████⇄━━━━───────────█████⇄⇄⇄⇄━━━━━─────",
+        "worker 2  ░░░░░░━━━━───────███✗ killed while it wa",
+        "worker 3  ░░░░░░━━━━──────────╍╍╍╍╍──░░░━━━━━─────",
+        "          0 s       2         4         6        8",
+    ]
+
+
+def test_the_picture_while_the_story_is_told_in_ascii() -> None:
+    timeline = Timeline(3, 2.0, (e for e in STORY if e.at <= 4.0))
+    assert text(picture(timeline, ASCII, 51, 8.0, 4.1)) == [
+        "datafile  none .|v1 ------~~~~",
+        "worker 1  #####%====-----------",
+        "worker 2  ......====-------###X killed while it wa",
+        "worker 3  ......====----------~",
+        "          0 s       2         4         6        8",
+    ]
+
+
+@unhurried
+@given(timelines(), st.integers(1, 200), st.integers(1, 40))
+def test_a_frame_is_never_wider_or_higher_than_the_terminal(
+    told: tuple[Timeline, float], width: int, height: int
+) -> None:
+    timeline, now = told
+    shown = frame(timeline, UNICODE, width, height, 12.0, now, ("a title" * 9, "a subtitle" * 9), "totals" * 20)
+    assert 1 <= len(shown) <= height
+    for line in shown:
+        assert len(paint(line, MONOCHROME, width)) <= width
+
+
+def test_a_frame_for_a_low_terminal_keeps_the_workers_rather_than_the_legend() -> None:
+    for height, titled, explained in (24, True, True), (10, True, True), (9, True, False), (6, False, False):
+        shown = "\n".join(text(frame(told(), UNICODE, 80, height, 8, 8, ("title", "subtitle"), "totals")))
+        assert "worker 3" in shown
+        assert "totals" in shown
+        assert ("title" in shown) is titled, shown
+        assert ("swaps, once" in shown) is explained, shown
+
+
+def test_colours_are_added_to_the_same_text() -> None:
+    lines = picture(told(), UNICODE, 60, 8.0, 8.0)
+    coloured = [paint(line, palette({"TERM": "xterm-256color"})) for line in lines]
+    assert "\x1b[38;5;" in coloured[1]
+    assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == text(lines)
+    assert palette({"TERM": "xterm"}) not in (palette({"COLORTERM": "truecolor"}), MONOCHROME)
+
+
+def test_no_color_is_honoured_where_it_says_something() -> None:
+    assert palette({"TERM": "xterm-256color", "NO_COLOR": "1"}) == MONOCHROME
+    assert palette({"TERM": "xterm-256color", "NO_COLOR": ""}) != MONOCHROME
+
+
+def test_totals_and_sentences_are_wrapped() -> None:
+    lines = text(table([("reads", "one two three four five"), ("torn", "0")], 20))
+    assert lines == ["reads  one two three", "       four five", "torn   0"]
+    assert text(paragraph("one two three four five", "plain", 14)) == ["one two three", "four five"]
+
+
+def test_a_log_tells_the_story_in_sentences() -> None:
+    timeline = Timeline(3, 2.0)
+    sentences = []
+    for happened in STORY:
+        timeline.add(happened)
+        sentences.append(sentence(happened, timeline))
+    assert [said for said in sentences if said] == [
+        "worker 1 creates version 1; whoever comes meanwhile waits for it, this once",
+        "worker 1 has built version 1, waits for readers to leave, and swaps",
+        "version 1 is in place: 2 waited for it",
+        "version 1 is stale: worker 2 creates version 2, the others read on",
+        "worker 2 is killed (SIGKILL) in the middle of creating version 2",
+        "worker 1 takes over: creates version 2",
+        "worker 1 has built version 2, waits for readers to leave, and swaps",
+        "version 2 is in place",
+    ]
+
+
+def test_a_log_tells_of_what_must_not_be() -> None:
+    timeline = Timeline(1, 2.0)
+    assert "TORN" in str(sentence(Event(1, 1, "leaves", torn=True), timeline))
+    assert "no space" in str(sentence(Event(1, 1, "fails", why="no space"), timeline))
+
+
+# The verdict.
+
+
+def test_the_totals_of_the_story() -> None:
+    counts = totals(told())
+    assert (counts.reads, counts.fresh, counts.stale, counts.waited, counts.created) == (6, 1, 1, 2, 2)
+    assert (counts.creations, counts.expiries, counts.killed, counts.torn) == (2, 1, 1, 0)
+    assert counts.longest_wait_for_first == pytest.approx(1.2)
+    assert counts.longest_wait == pytest.approx(0.5)
+    assert counts.longest_for_swap == pytest.approx(0.5)
+    assert counts.longest_for_creation == 0
+    assert counts.takeover == pytest.approx(0.2)
+
+
+def test_the_story_is_as_promised() -> None:
+    assert faults(told()) == []
+    assert summary(told()) == (
+        "3 processes, 1 expiry, 2 creations: nobody waited for a creation but for the first, and no read was "
+        "torn. Worker 2 was killed in the middle of a creation, and worker 1 took over."
+    )
+
+
+DEATH = event(4.0, 2, "killed")
+BROKEN = {
+    "two creators at once": (
+        told(Event(4.3, 2, "killed", 2), without=(DEATH,)),
+        "worker 1 began to create at 4.200 s, while worker 2",
+    ),
+    "a creator that never ended": (told(without=(DEATH,)), "worker 1 began to create at 4.200 s, while worker 2"),
+    "one version created twice": (
+        told(
+            Event(4.0, 2, "swaps", 2),
+            Event(4.1, 2, "reads", 2, "created"),
+            without=(DEATH,),
+        ),
+        "version 2 was created 2 times instead of once",
+    ),
+    "created while it was fresh": (
+        told(
+            Event(2.1, 2, "asks"),
+            Event(2.1, 2, "creates", 2),
+            Event(2.5, 2, "killed", 2),
+            Event(2.6, 1, "asks"),
+            Event(2.6, 1, "creates", 2),
+            Event(2.7, 1, "swaps", 2),
+            Event(2.8, 1, "reads", 2, "created"),
+            Event(2.9, 1, "leaves"),
+            without=tuple(e for e in STORY if e.at > 3 and e.worker < 3),
+        ),
+        "version 2 was begun 1.600 s after version 1 was built",
+    ),
+    "waited for a later creation": (
+        told(
+            Event(4.3, 3, "asks"),
+            Event(5.6, 3, "reads", 2, "fresh"),
+            without=tuple(e for e in STORY if 4 <= e.at < 6.5 and e.worker == 3),
+        ),
+        "worker 3 waited 0.900 s for worker 1's creation of version 2",
+    ),
+    "found nothing after the first": (
+        told(
+            Event(4.0, 3, "reads", 1, "waited"),
+            without=(event(4.0, 3, "reads"),),
+        ),
+        "worker 3 found nothing at 4.000 s",
+    ),
+    "a torn read": (
+        told(Event(5.0, 3, "leaves", torn=True), without=(event(5.0, 3, "leaves"),)),
+        "worker 3 read a torn datafile",
+    ),
+    "a worker that failed": (
+        told(Event(8.0, 3, "fails", why="OSError: no space"), without=(event(8.0, 3, "ends"),)),
+        "worker 3 failed at 8.00 s: OSError: no space",
+    ),
+    "no expiry": (
+        told(without=tuple(e for e in STORY if e.at > 3)),
+        "no expiry was seen",
+    ),
+    "nothing at all": (Timeline(3, 2.0), "nothing was ever created"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_is_not_as_promised_is_a_fault(case: str) -> None:
+    timeline, fault = BROKEN[case]
+    assert any(said.startswith(fault) for said in faults(timeline)), faults(timeline)
+
+
+# The SVG.
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def drawn(timeline: Timeline) -> ElementTree.Element:
+    return ElementTree.fromstring(svg(timeline, "a <title>", "a & subtitle", [("reads", "6")], ["That is all."]))
+
+
+def of_class(picture: ElementTree.Element, kind: str) -> list[ElementTree.Element]:
+    return [element for element in picture.iter() if element.get("class") == kind]
+
+
+def test_the_svg_has_a_bar_for_every_span_and_one_in_the_legend() -> None:
+    picture = drawn(told())
+    spans = [span for worker in (1, 2, 3) for span in told().spans(worker, told().end)]
+    for state in ("fresh", "stale", "wait", "create", "swap"):
+        assert len(of_class(picture, state)) == sum(span.state == state for span in spans) + 1, state
+    assert len(of_class(picture, "killed")) == 2
+
+
+@unhurried
+@given(timelines())
+def test_nothing_in_the_svg_lies_outside_of_it(told: tuple[Timeline, float]) -> None:
+    picture = drawn(told[0])
+    _, _, width, height = map(float, str(picture.get("viewBox")).split())
+    for element in picture.iter():
+        if element.tag in (SVG + "rect", SVG + "text"):
+            x, y = float(element.get("x", "0")), float(element.get("y", "0"))
+            assert 0 <= x <= x + float(element.get("width", "0")) <= width + 0.1, element.attrib
+            assert 0 <= y <= y + float(element.get("height", "0")) <= height, element.attrib
+
+
+def test_the_svg_is_self_contained_and_says_what_it_shows() -> None:
+    source = svg(told(), "a <title>", "a & subtitle", [("reads", "6")], ["That is all."])
+    picture = ElementTree.fromstring(source)
+    texts = [element.text for element in picture.iter(SVG + "text")]
+    for said in ("a <title>", "a & subtitle", "reads", "6", "That is all.", "worker 3", "0 s", "8 s", "creates"):
+        assert said in texts, texts
+    assert picture.findtext(SVG + "title") == "a <title>"
+    assert "prefers-color-scheme:dark" in source
+    assert "href" not in source
+    assert "url(" not in source
+
+
+def test_the_svg_of_nothing_is_one_all_the_same() -> None:
+    assert drawn(Timeline(2, 2.0)).tag == SVG + "svg"
+
+
+# The real thing.
+
+
+@pytest.fixture
+def tmpdir_of_its_own(cli: Cli, tmp_path: Path) -> Path:
+    directory = tmp_path / "tmp"
+    directory.mkdir()
+    cli.environment.update(TMPDIR=str(directory), PYTHONUTF8="1")
+    for variable in ("NO_COLOR", "COLUMNS", "LINES"):
+        cli.environment.pop(variable, None)
+    return directory
+
+
+def processes_in(directory: Path) -> set[int]:
+    """The living processes whose current directory that is: those that a test's demo started."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.readlink(f"/proc/{name}/cwd") == str(directory):
+                    found.add(int(name))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                pass  # it has ended, or is another user's
+    return found
+
+
+def wait_for_workers(cli: Cli) -> set[int]:
+    return wait_for(lambda: (len(found := processes_in(cli.directory)) == 9 and found) or None, "8 workers")
+
+
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/cwd"), reason="looks for processes in /proc")
+
+
+def test_a_log_and_a_picture(cli: Cli, tmpdir_of_its_own: Path) -> None:
+    log = cli.run("demo", "--plain", "--seconds", "6", "--svg", "picture.svg", encoding="utf-8").stdout
+    assert "\x1b" not in log
+    counts = re.search(r"^reads +(\d+): (\d+) fresh, (\d+) stale, (\d+) waited, (\d+) created$", log, re.MULTILINE)
+    assert counts, log
+    reads, *kinds = map(int, counts.groups())
+    assert reads == sum(kinds)
+    assert min(kinds) > 0, log
+    assert re.search(r"^torn reads +0$", log, re.MULTILINE), log
+    creations = len(re.findall(r"^ +[0-9.]+ s  version \d+ is in place", log, re.MULTILINE))
+    assert kinds[3] == creations >= 2
+    assert re.search(
+        rf"^creations +{creations}: the first, and 1 per expiry \({creations - 1}\)$", log, re.MULTILINE
+    )
+    flat = " ".join(log.split())
+    assert f"{creations} creations: nobody waited for a creation but for the first, and no read was torn." in flat
+    victim = re.search(r"worker (\d) is killed \(SIGKILL\)", log)
+    assert victim, log
+    assert f"Worker {victim[1]} was killed in the middle of a creation" in flat
+    assert log.endswith("The picture is in picture.svg\n")
+    picture = ElementTree.parse(cli.directory / "picture.svg").getroot()
+    assert len(of_class(picture, "create")) == creations + 2  # the one that was killed, and the legend's
+    assert os.listdir(tmpdir_of_its_own) == []
+    assert sorted(os.listdir(cli.directory)) == ["gate", "picture.svg"]
+
+
+APART = """
+import sys, tempfile
+from dogpile_fs.cli import main
+from dogpile_fs.cli.demo import workers
+
+class Apart(workers.Datafile):
+    def __init__(self, *given, **options):
+        super().__init__(*given, directory=tempfile.mkdtemp(), **options)
+
+workers.Datafile = Apart
+sys.exit(main(["demo", "--plain", "--seconds", "4"]))
+"""
+
+
+def test_workers_that_do_not_share_their_locks_are_found_out(cli: Cli, tmpdir_of_its_own: Path) -> None:
+    demo = subprocess.run(
+        [sys.executable, "-c", APART],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+    )
+    assert demo.returncode == 1, demo
+    flat = " ".join(demo.stdout.split())
+    found = r"NOT AS PROMISED: worker \d began to create at [0-9.]+ s, while worker \d"
+    assert re.search(found, flat), demo.stdout
+    assert "nobody waited" not in flat
+
+
+def test_where_there_is_no_place_for_the_picture_it_is_told_at_once(cli: Cli) -> None:
+    (cli.directory / "file").touch()
+    for file, why, status in (
+        ("missing/picture.svg", "does not exist", os.EX_CANTCREAT),
+        ("missing/", "names no file", os.EX_USAGE),
+        (".", "is a directory", os.EX_CANTCREAT),
+        ("file/picture.svg", "is no directory", os.EX_CANTCREAT),
+        ("", "names no file", os.EX_USAGE),
+    ):
+        refused = cli.run("demo", "--plain", "--svg", file, status=status)
+        assert why in refused.stderr
+        assert refused.stdout == "", "it ran the demo before it looked"
+
+
+def test_where_the_picture_may_not_be_made_it_is_told_at_once(
+    tmp_path: Path, logger_as_before: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    private = tmp_path / "private"
+    (private / "folder").mkdir(parents=True)
+
+    def nobody() -> None:
+        os.chdir(tmp_path)
+        private.chmod(0)
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for file in ("private/picture.svg", "private/folder/picture.svg"):
+            assert main(["demo", "--plain", "--svg", file]) == os.EX_NOPERM
+
+    tmp_path.chmod(0o755)
+    assert ended_well(in_child(nobody)), capfd.readouterr().err
+    private.chmod(0o700)
+    told = capfd.readouterr()
+    assert told.err.count("private") >= 2
+    assert told.out == "", "it ran the demo before it looked"
+
+
+def test_with_standard_output_closed_it_runs_all_the_same(cli: Cli) -> None:
+    words = cli.command("demo", "--plain", "--seconds", "4", "--workers", "2", "--svg", "picture.svg")
+    demo = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words],
+        cwd=cli.directory,
+        env=cli.environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (demo.returncode, demo.stderr) == (0, "")
+    assert cli.text("picture.svg").endswith("</svg>\n")
+
+
+@pytest.mark.parametrize(
+    "option", ["--seconds=3", "--seconds=21", "--seconds=nan", "--seconds=x", "--workers=1", "--workers=x"]
+)
+def test_what_cannot_be_shown_is_refused(cli: Cli, option: str) -> None:
+    assert "is not from" in cli.run("demo", option, status=os.EX_USAGE).stderr
+
+
+@needs_proc
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_and_all_its_workers(cli: Cli, tmpdir_of_its_own: Path, number: signal.Signals) -> None:
+    demo = cli.start("demo", "--plain")
+    wait_for_workers(cli)
+    demo.send_signal(number)
+    cli.end(demo, -number)
+    assert processes_in(cli.directory) == set()
+    assert os.listdir(tmpdir_of_its_own) == []
+
+
+@needs_proc
+def test_when_it_is_killed_its_workers_end_by_themselves(cli: Cli, tmpdir_of_its_own: Path) -> None:
+    demo = cli.start("demo", "--plain", "--seconds", "20")
+    wait_for_workers(cli)
+    demo.kill()
+    cli.end(demo, -signal.SIGKILL)
+    wait_for(lambda: not processes_in(cli.directory), "the workers' end", patience=10)
+
+
+# In a terminal.
+
+
+def _control() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Terminal:
+    """A pseudo terminal with a demo inside, and all that it was sent.
+
+    The demo is alone in its session, which the terminal controls; but as a *job* it is in a group of its own in
+    the tests' session, as a shell would start it.
+    """
+
+    def __init__(
+        self,
+        cli: Cli,
+        *words: str,
+        columns: int = 80,
+        lines: int = 24,
+        term: str = "xterm-256color",
+        job: bool = False,
+    ) -> None:
+        self.master, slave = os.openpty()
+        self.resize(columns, lines)
+        self.sent = b""
+        self.process = cli.start(
+            "demo",
+            *words,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**cli.environment, "TERM": term},
+            **({"process_group": 0} if job else {"start_new_session": True, "preexec_fn": _control}),
+        )
+        os.close(slave)
+
+    def resize(self, columns: int, lines: int) -> None:
+        termios.tcsetwinsize(self.master, (lines, columns))
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def read_until(self, condition: str | None = None) -> str:
+        """Read until *condition*, a regular expression, or the end; what came since the call."""
+        begin = len(self.sent)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if condition and re.search(condition, self.since(begin), re.DOTALL):
+                return self.since(begin)
+            if not select.select([self.master], [], [], 1)[0]:
+                continue
+            try:
+                received = os.read(self.master, 65536)
+            except OSError:  # EIO: nobody has the other end open any more
+                received = b""
+            if not received:
+                assert condition is None, f"ended before {condition!r}: {self.since(begin)[-3000:]}"
+                return self.since(begin)
+            self.sent += received
+        raise AssertionError(f"waited in vain for {condition!r}: {self.since(begin)[-3000:]}")
+
+    def since(self, begin: int = 0) -> str:
+        return self.sent[begin:].decode(errors="replace")
+
+    def end(self, status: int) -> str:
+        """Wait for the demo's end; all that was sent since its display was closed."""
+        self.read_until()
+        assert self.process.wait(PATIENCE) == status, self.since()
+        return self.since().rpartition("\x1b[?1049l")[2]
+
+    @property
+    def is_as_before(self) -> bool:
+        """Whether the cursor is shown, on the screen of before, and nothing is coloured."""
+        sent = self.since()
+        return all(
+            sent.rfind(on) < sent.rfind(off)
+            for on, off in (("\x1b[?25l", "\x1b[?25h"), ("\x1b[?1049h", "\x1b[?1049l"))
+        ) and re.findall(r"\x1b\[[0-9;]*m", sent)[-1:] in ([], ["\x1b[0m"])
+
+
+@pytest.fixture
+def terminals(cli: Cli, tmpdir_of_its_own: Path) -> Iterator[list[Terminal]]:
+    terminals: list[Terminal] = []
+    yield terminals
+    for terminal in terminals:
+        terminal.process.kill()
+        os.close(terminal.master)
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def without_controls(sent: str) -> str:
+    return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", sent)
+
+
+def widest(sent: str) -> int:
+    """The longest line in what was sent, each frame beginning anew."""
+    frames = sent.split("\x1b[H")
+    return max(len(line) for frame in frames for line in re.split(r"[\r\n]+", without_controls(frame)))
+
+
+def test_in_a_terminal_it_is_live_keeps_within_it_and_gives_it_back(cli: Cli, terminals: list[Terminal]) -> None:
+    terminal = Terminal(cli, "--seconds", "4", columns=90)
+    terminals.append(terminal)
+    wide = terminal.read_until(r"1\.\d s   \d+ reads")
+    assert widest(wide) <= 90
+    assert max(frame.count("\n") for frame in wide.split("\x1b[H")) < 24
+    terminal.resize(40, 12)
+    terminal.read_until("\x1b\\[2J")  # drawn anew: from here on for the new size
+    assert widest(terminal.read_until(r"3\.\d s   \d+ reads")) <= 40
+    left = terminal.end(0)
+    assert terminal.is_as_before
+    assert "\x1b[?" not in left
+    assert widest(left) <= 40
+    flat = " ".join(without_controls(left).split())
+    assert "8 processes share one datafile" in flat
+    assert "torn reads 0" in flat
+    assert "nobody waited for a creation but for the first, and no read was torn." in flat
+
+
+@needs_proc
+def test_ctrl_c_ends_it_and_gives_the_terminal_back(
+    cli: Cli, terminals: list[Terminal], tmpdir_of_its_own: Path
+) -> None:
+    terminal = Terminal(cli)
+    terminals.append(terminal)
+    terminal.read_until(r"0\.\d s   \d+ reads")
+    wait_for_workers(cli)
+    terminal.type(b"\x03")
+    assert "Traceback" not in terminal.end(-signal.SIGINT)
+    assert terminal.is_as_before
+    assert processes_in(cli.directory) == set()
+    assert os.listdir(tmpdir_of_its_own) == []
+
+
+@needs_proc
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(cli: Cli, terminals: list[Terminal]) -> None:
+    terminal = Terminal(cli, "--seconds", "20", job=True)
+    terminals.append(terminal)
+    pid = terminal.process.pid
+    terminal.read_until(r"0\.\d s   \d+ reads")
+    os.killpg(pid, signal.SIGTSTP)
+    wait_for(lambda: stopped(pid), "the demo to be stopped")
+    terminal.read_until("\x1b\\[\\?1049l")
+    assert terminal.is_as_before
+    os.killpg(pid, signal.SIGCONT)
+    terminal.read_until("\x1b\\[\\?1049h.*reads")
+    assert not terminal.is_as_before
+    os.kill(pid, signal.SIGINT)
+    terminal.end(-signal.SIGINT)
+    assert terminal.is_as_before
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(cli: Cli, terminals: list[Terminal]) -> None:
+    cli.environment["NO_COLOR"] = "1"
+    terminal = Terminal(cli)
+    terminals.append(terminal)
+    sent = terminal.read_until(r"0\.\d s   \d+ reads")
+    assert re.findall(r"\x1b\[[0-9;]*m", sent) == []
+    terminal.type(b"\x03")
+    terminal.end(-signal.SIGINT)
+
+
+def test_a_dumb_terminal_is_sent_no_control_codes(cli: Cli, terminals: list[Terminal]) -> None:
+    terminal = Terminal(cli, term="dumb")
+    terminals.append(terminal)
+    assert "\x1b" not in terminal.read_until("version 1 is in place")
+    terminal.type(b"\x03")
+    assert "\x1b" not in terminal.end(-signal.SIGINT)
+
+
+def test_an_error_inside_gives_the_terminal_back() -> None:
+    master, slave = os.openpty()
+
+    def fail(stream: TextIO) -> None:
+        with Display(stream) as display:
+            display.show(["a frame"])
+            raise ZeroDivisionError
+
+    with open(slave, "w") as stream, pytest.raises(ZeroDivisionError):
+        fail(stream)
+    sent = ""
+    with suppress(OSError):  # EIO: all was read
+        while received := os.read(master, 65536).decode():
+            sent += received
+    os.close(master)
+    assert "a frame" in sent
+    assert sent.endswith("\x1b[?25h\x1b[?1049l")

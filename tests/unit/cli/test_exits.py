@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dogpile_fs import LockTimeout, NotHeld, PathError, SidecarError, WouldDeadlock
+from dogpile_fs.cli import dispatch, main
+from dogpile_fs.cli.commands import run as _run  # noqa: F401  # imported before a child may no longer read it
+from dogpile_fs.cli.exits import CANTCREAT, Exit, status_of, told
+from tests.support.cli_processes import Cli, bytecode, cli, logger_as_before
+from tests.support.processes import ended_well, in_child
+
+__all__ = ["bytecode", "cli", "logger_as_before"]  # fixtures
+
+STALE = ("run", "--expire", "0", "--output", "file")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Exit(69, "x"), 69),
+        (LockTimeout("x"), 75),
+        (WouldDeadlock("x"), 70),
+        (NotHeld("x"), 70),
+        (PathError(errno.EINVAL, "x"), 64),
+        (PathError(errno.EISDIR, "x"), 73),
+        (SidecarError(errno.EPROTO, "x"), 78),
+        (SidecarError(errno.EACCES, "x"), 77),
+        (SidecarError(errno.ENOSPC, "x"), 74),
+        (OSError(errno.EIO, "x"), 74),
+        (OSError(errno.EMFILE, "x"), 71),
+        (OSError(), 74),
+        (RuntimeError("x"), 70),
+    ],
+)
+def test_every_error_has_its_status(error: Exception, status: int) -> None:
+    assert status_of(error) == status
+
+
+def test_what_is_missing_is_no_input_unless_it_was_to_be_made() -> None:
+    error = FileNotFoundError(errno.ENOENT, "x")
+    assert status_of(error) == 66
+    assert status_of(error, CANTCREAT) == 73
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (PathError(errno.EINVAL, "the whole\n story"), "the whole story"),
+        (OSError(errno.EIO, "Input/output error", "file"), "file: Input/output error"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError("odd"), "odd"),
+        (LockTimeout("too late"), "too late"),
+        (
+            PathError(
+                errno.EROFS, "no mode=0o666 here. Cure: let it (chown, mode=0o666), or pass directory= with it."
+            ),
+            "no mode=0o666 here. Cure: let it (chown), or pass --directory with it.",
+        ),
+    ],
+)
+def test_every_error_is_one_line(error: Exception, text: str) -> None:
+    assert told(error) == text
+
+
+def test_a_command_that_cannot_be_found_or_executed_is_told_as_a_shell_does(cli: Cli) -> None:
+    cli.make()
+    (cli.directory / "data").write_text("no program")
+    for command, status in (("no-such-command", 127), ("./nowhere", 127), ("./data", 126), (".", 126)):
+        result = cli.run(*STALE, "--", command, status=status)
+        assert result.stderr.startswith(f"dogpile-fs: file is not replaced: cannot run COMMAND: {command}: ")
+        assert ("Cure: write its whole path" in result.stderr) == (command == "no-such-command")
+    (cli.directory / "data").chmod(0o755)
+    cli.run(*STALE, "--", "./data", status=126)
+    assert cli.text() == "old\n"
+    assert cli.left_behind() == []
+
+
+def test_a_command_that_makes_no_file_is_told(cli: Cli) -> None:
+    cli.make()
+    for script, instead in (
+        ("true", ""),
+        ("mkdir $DOGPILE_FS_OUTPUT", ", but a directory"),
+        ("ln -s file $DOGPILE_FS_OUTPUT", ", but a symbolic link"),
+        ("mkfifo $DOGPILE_FS_OUTPUT", ", but a FIFO"),
+    ):
+        result = cli.run(*STALE, "--", "sh", "-c", script, status=65)
+        told = "dogpile-fs: file is not replaced: COMMAND made no file at $DOGPILE_FS_OUTPUT"
+        assert result.stderr == f"{told}{instead}\n"
+        assert cli.left_behind() == []
+    assert cli.text() == "old\n"
+
+
+def test_a_file_that_cannot_be_made_there_is_told(cli: Cli) -> None:
+    (cli.directory / "folder").mkdir()
+    for output in ("missing/file", "folder", "gate/file", "x" * 300):
+        result = cli.run("run", "--expire", "1h", "--output", output, "--", "true", status=73)
+        assert result.stderr.startswith("dogpile-fs: ")
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", ["gate", "socket", "/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("to_file", [False, True])
+def test_what_is_no_file_is_neither_made_nor_asked_nor_changed(cli: Cli, output: str, to_file: bool) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(cli.directory / "socket"))
+    beside = os.path.dirname(cli.directory / output)
+    before = sorted(os.listdir(beside)) if beside != "/proc/self/fd" else []
+    for words in (
+        ("run", "--expire", "1h", "--output", output, "--stdout", "--", "echo", "new"),
+        ("run", "--force", "--expire", "1h", "--output", output, "--then", "echo", "--", "sh", "-c", "date > {}"),
+        ("status", output),
+        ("status", "--json", output),
+        ("touch", output),
+        ("rollback", output),
+        ("invalidate", output),
+        ("wait", output),
+        ("watch", output),
+    ):
+        with open(cli.directory.parent / "printed", "w+") as printed:
+            result = cli.run(*words, status=73, stdout=printed if to_file else subprocess.PIPE)
+        assert result.stderr.startswith("dogpile-fs: "), words
+        assert result.stderr.count("\n") == 1, words
+        assert "Cure: give the path of " in result.stderr, words
+    if before:
+        assert sorted(os.listdir(beside)) == before
+
+
+def test_in_a_current_directory_that_was_deleted_the_cure_is_told(cli: Cli) -> None:
+    gone = cli.directory / "gone"
+    for words, status in (
+        (("run", "--expire", "1h", "--output", "file", "--stdout", "--", "date"), 73),
+        (("status", "file"), 66),
+        (("wait", "file"), 66),
+        (("watch", "file"), 66),
+    ):
+        gone.mkdir()
+        # Not before it has started: not every interpreter does, without a current directory.
+        script = (
+            "import os, runpy; import dogpile_fs.cli; os.rmdir(os.getcwd()); "
+            "runpy.run_module('dogpile_fs', run_name='__main__')"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            cwd=gone,
+            env=cli.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == status, run.stderr
+        assert "'file' is relative to the current directory, which was deleted. Cure: " in run.stderr
+
+
+def test_a_path_with_nothing_there_is_told(cli: Cli) -> None:
+    for command in ("invalidate", "touch", "rollback"):
+        assert "nothing at 'missing'" in cli.run(command, "missing", status=66).stderr
+    for command in ("status", "wait"):
+        assert "does not exist" in cli.run(command, "missing/file", status=66).stderr
+    cli.make()
+    told = cli.run("rollback", "file", status=66).stderr
+    assert "no earlier version" in told
+    assert "Cure: keep some, with run --keep 1 or more." in told
+    assert sorted(os.listdir(cli.directory)) == ["file", "file.dogpile", "file.dogpile.lock", "gate"]
+
+
+def test_the_sidecar_of_a_newer_version_is_told(cli: Cli) -> None:
+    cli.make()
+    body = json.dumps({"dogpile_fs": 999}).encode().ljust(503)
+    (cli.directory / "file.dogpile").write_bytes(body + b"%08x\n" % zlib.crc32(body))
+    for words in (
+        (*STALE, "--", "true"),
+        ("status", "file"),
+        ("wait", "file"),
+        ("touch", "file"),
+        ("watch", "file"),
+    ):
+        assert "written by" not in (error := cli.run(*words, status=78).stderr)
+        assert "format 999" in error
+
+
+def test_a_disk_without_room_is_told(cli: Cli) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    result = cli.run(*STALE, "--", "true", status=74, preexec_fn=limit)
+    assert "ulimit -f" in result.stderr
+
+
+@pytest.fixture
+def foreign_directory(logger_as_before: None) -> Iterator[Path]:
+    """A directory that others may enter and read, with a file and its sidecar."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        assert main(["run", "--expire", "1h", "--output", str(directory / "file"), "--stdout", "--", "date"]) == 0
+        yield directory
+
+
+def test_who_lacks_the_permission_is_told(foreign_directory: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = str(foreign_directory / "file")
+    foreign_directory.chmod(0o555)
+    for path in foreign_directory.iterdir():
+        path.chmod(0o444)
+
+    def nobody() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        assert main(["run", "--expire", "1h", "--output", file, "--", "false"]) == 0
+        assert main(["run", "--expire", "0", "--output", file, "--", "false"]) == 77
+        assert main(["run", "--expire", "0", "--output", file + ".other", "--", "false"]) == 77
+        assert main(["invalidate", file]) == 77
+        assert main(["touch", file]) == 77
+        assert main(["status", file]) == 0
+        assert main(["wait", file]) == 0
+
+    assert ended_well(in_child(nobody)), capfd.readouterr().err
+    assert capfd.readouterr().err.count("dogpile-fs: cannot ") == 4
+
+
+def test_below_a_directory_that_may_not_be_read_nothing_is_said_to_be_missing(
+    foreign_directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    private = foreign_directory / "private"
+    private.mkdir()
+    (private / "file").touch()
+    private.chmod(0)
+    file = str(private / "file")
+
+    def nobody() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for command in ("touch", "rollback", "invalidate", "status", "wait", "watch"):
+            assert main([command, file]) == 77, command
+
+    assert ended_well(in_child(nobody)), capfd.readouterr().err
+    private.chmod(0o700)
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 6
+    for line in told:
+        assert line.startswith(f"dogpile-fs: cannot look at '{file}' by user ")
+        assert "Permission denied" in line
+
+
+def test_a_reader_that_leaves_early_is_no_error(cli: Cli) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    for words in (("status", "data"), ("watch", "data")):
+        process = cli.start(*words, stdout=write)
+        assert cli.end(process, 141).stderr == ""
+    os.close(write)
+
+
+def test_a_defect_shows_itself_with_a_traceback(
+    logger_as_before: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def defective(words: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(dispatch, "parsed", defective)
+    assert main(["status", "file"]) == 70
+    error = capsys.readouterr().err
+    assert error.startswith("dogpile-fs: a defect\nTraceback")

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import threading
+import time
+
+import filelock
+import pytest
+
+from dogpile_fs import FileMutex, LockTimeout, NotHeld, WouldDeadlock
+from dogpile_fs._os.waiting import FOREVER, NOW, Deadline
+from tests.support.processes import Processes, Record, overlaps
+
+
+def test_only_one_of_two_objects_holds_it(path: str) -> None:
+    one, other = FileMutex(path), FileMutex(path)
+    assert one.acquire()
+    assert not other.acquire(wait=False)
+    assert not one.acquire(wait=False)
+    one.release()
+    assert other.acquire(wait=False)
+
+
+def test_a_with_block_holds_it_and_gives_it_back_after_an_error(path: str) -> None:
+    mutex = FileMutex(path)
+    with pytest.raises(ZeroDivisionError), mutex:
+        1 / int(not mutex.held)
+    assert not mutex.held
+    assert not mutex.locked()
+
+
+def test_locked_tells_of_any_holder_and_makes_no_file(path: str) -> None:
+    mutex, other = FileMutex(path), FileMutex(path)
+    assert not mutex.locked()
+    assert not os.path.exists(path)
+    with other:
+        assert mutex.locked()
+        assert other.locked()
+        assert not mutex.held
+    assert not mutex.locked()
+
+
+def test_any_thread_may_release_it(path: str) -> None:
+    mutex = FileMutex(path)
+    mutex.acquire()
+    thread = threading.Thread(target=mutex.release)
+    thread.start()
+    thread.join()
+    assert mutex.acquire(wait=False)
+
+
+def test_releasing_it_unheld_is_an_error_that_names_it(path: str) -> None:
+    mutex = FileMutex(path)
+    with pytest.raises(NotHeld, match=path):
+        mutex.release()
+    with mutex, pytest.raises(NotHeld):
+        FileMutex(path).release()
+
+
+def test_acquiring_it_twice_in_one_thread_would_deadlock(path: str) -> None:
+    mutex = FileMutex(path)
+    with mutex:
+        with pytest.raises(WouldDeadlock, match=path):
+            mutex.acquire()
+        with pytest.raises(WouldDeadlock):
+            FileMutex(path).acquire()
+        with pytest.raises(LockTimeout):  # with a bound it is no deadlock: another thread may release it
+            FileMutex(path).acquire(timeout=0.05)
+        with FileMutex(path + ".other"):
+            pass
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+def test_a_wait_ends_at_its_timeout_and_holds_nothing(path: str, timeout: float) -> None:
+    with FileMutex(path):
+        outcome: list[BaseException | bool] = []
+
+        def wait() -> None:
+            began = time.monotonic()
+            try:
+                FileMutex(path, timeout=timeout).acquire()
+            except LockTimeout as error:
+                outcome.append(error)
+            outcome.append(time.monotonic() - began >= timeout)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(30)
+    assert isinstance(outcome[0], TimeoutError)
+    assert path in str(outcome[0])
+    assert outcome[1] is True
+    assert FileMutex(path).acquire(wait=False)
+
+
+def test_a_timeout_given_to_the_call_counts_before_the_objects(path: str) -> None:
+    mutex = FileMutex(path, timeout=3600)
+    holder = FileMutex(path)
+    thread = threading.Thread(target=holder.acquire)
+    thread.start()
+    thread.join()
+    with pytest.raises(LockTimeout, match=r"0\.01 s"):
+        mutex.acquire(timeout=0.01)
+    holder.release()
+    assert FileMutex(path, timeout=0.01).acquire(timeout=None)
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_a_waiter_takes_it_when_the_holder_lets_go(path: str, timeout: float | None) -> None:
+    holder, waiter = FileMutex(path), FileMutex(path)
+    holder.acquire()
+    thread = threading.Thread(target=waiter.acquire, kwargs={"timeout": timeout})
+    thread.start()
+    time.sleep(0.01)
+    holder.release()
+    thread.join(30)
+    assert waiter.held
+
+
+def test_waiting_for_its_release_does_not_take_it(path: str) -> None:
+    mutex, other = FileMutex(path), FileMutex(path)
+    assert mutex.wait_released(FOREVER)
+    assert not os.path.exists(path)
+    with other:
+        done: list[bool] = []
+        threads = [threading.Thread(target=lambda: done.append(mutex.wait_released(FOREVER))) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        outcome: list[bool] = []
+        thread = threading.Thread(target=lambda: outcome.append(mutex.wait_released(NOW)))
+        thread.start()
+        thread.join()
+        assert (done, outcome) == ([], [False])
+        with pytest.raises(WouldDeadlock):
+            mutex.wait_released(FOREVER)
+    for thread in threads:
+        thread.join(30)
+    assert done == [True] * 5
+    assert mutex.acquire(wait=False)
+
+
+def test_one_try_succeeds_beside_those_who_only_look(path: str) -> None:
+    mutex, looker = FileMutex(path), FileMutex(path)
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            looker.locked()
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        wins = 0
+        for _ in range(300):
+            if mutex.acquire(wait=False):
+                wins += 1
+                mutex.release()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    # All of them but for a looker that the scheduler stops for milliseconds in the middle of a look.
+    assert wins >= 285
+
+
+def test_it_excludes_filelock_and_flock(path: str) -> None:
+    mutex = FileMutex(path)
+    with mutex:
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(path).acquire(blocking=False)
+        assert subprocess.run(["flock", "--nonblock", path, "true"], check=False).returncode == 1
+    with filelock.FileLock(path):
+        assert not mutex.acquire(wait=False)
+    with open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert not mutex.acquire(wait=False)
+
+
+def _hold_in_turn(path: str, record: Record) -> None:
+    mutex = FileMutex(path)
+    for _ in range(60):
+        with mutex:
+            record.write("hold")
+            record.write("held")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_hold_it_one_at_a_time(path: str, record: Record, processes: Processes, method: str) -> None:
+    processes.start_many(4, _hold_in_turn, path, record, method=method)
+    processes.join()
+    holds = record.spans("hold", "held")
+    assert len(holds) == 240
+    assert overlaps(holds, holds) == []
+
+
+def test_many_threads_of_one_object_hold_it_one_at_a_time(path: str) -> None:
+    mutex = FileMutex(path)
+    inside = [0]
+    worst = [0]
+
+    def hold() -> None:
+        for _ in range(50):
+            with mutex:
+                inside[0] += 1
+                worst[0] = max(worst[0], inside[0])
+                time.sleep(0)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=hold) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert worst == [1]
+
+
+@pytest.mark.parametrize("timeout", [None, 30])
+def test_who_waits_for_a_release_also_waits_for_flock_which_takes_no_turn(
+    path: str, timeout: float | None
+) -> None:
+    mutex = FileMutex(path)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert mutex.locked()
+        assert not mutex.wait_released(NOW)
+        done: list[bool] = []
+        thread = threading.Thread(target=lambda: done.append(mutex.wait_released(Deadline(timeout))))
+        thread.start()
+        thread.join(0.05)
+        assert done == []
+        fcntl.flock(file, fcntl.LOCK_UN)
+        thread.join(30)
+    assert done == [True]
+
+
+def test_who_blocks_on_a_file_that_is_replaced_starts_over(path: str) -> None:
+    mutex = FileMutex(path)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread = threading.Thread(target=mutex.acquire)
+        thread.start()
+        thread.join(0.05)
+        os.unlink(path)
+        assert not mutex.held
+        fcntl.flock(file, fcntl.LOCK_UN)
+        thread.join(30)
+    assert mutex.held
+    assert not FileMutex(path).acquire(wait=False)

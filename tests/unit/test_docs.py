@@ -1,0 +1,165 @@
+"""The guides in ``docs/``: every example in them is run, in the order in which they stand.
+
+``python`` blocks are executed and ``pycon`` blocks are doctests, in one namespace per page. What stands after a
+``$`` in ``console`` blocks is run by a shell, and must print what follows it. Lines of a crontab are read as
+``dogpile-fs`` reads them.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dogpile_fs.cli.options import Settings, scan
+from tests.support.processes import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+
+_BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
+_AS_PRINTED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class Block(NamedTuple):
+    """One example: which language it is in, what it says, and the line of the page where it begins."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for found in _BLOCK.finditer(text):
+        yield Block(found[1], textwrap.dedent(found[2]), text.count("\n", 0, found.start(2)))
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory to work in, where the shell finds ``dogpile-fs`` and what the pages take for granted."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "words.txt").write_text("two\none\nthree\n")
+    (work / "report.sh").write_text("""echo '{"orders": 3}'\n""")
+    command = tmp_path / "bin" / "dogpile-fs"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dogpile_fs "$@"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.chdir(work)
+    return work
+
+
+def names() -> dict[str, Any]:
+    """What the pages leave to their reader: the data, and functions that make something of them."""
+    orders = [(1, 50), (2, 60), (3, 10)]
+    made = []
+
+    def new_prices(target: str) -> None:
+        made.append(target)
+        Path(target).write_text(f"prices {len(made)}")
+
+    return {
+        "orders": orders,
+        "all_orders": lambda: orders,
+        "totals_of_all_orders": lambda: {"orders": len(orders), "total": sum(amount for _, amount in orders)},
+        "new_prices": new_prices,
+        "new_rates": lambda target: Path(target).write_text("1.1"),
+        "__name__": "__main__",
+    }
+
+
+class Session:
+    """Runs the examples of one page."""
+
+    def __init__(self, page: Path) -> None:
+        self.page = page
+        self.names = names()
+        self.status = 0
+        self.failures: list[str] = []
+
+    def run(self, block: Block) -> None:
+        match block.language:
+            case "python":
+                code = "\n" * block.line + block.text
+                exec(compile(code, str(self.page), "exec"), self.names)
+            case "pycon":
+                self._run_doctest(block)
+            case "console":
+                for command, expected in self._commands(block.text):
+                    self._run_command(command, expected, block.line)
+            case "text":
+                pass
+            case _:
+                self.failures.append(f"{self.page}:{block.line}: nobody runs {block.language!r}")
+
+    def _run_doctest(self, block: Block) -> None:
+        test = doctest.DocTestParser().get_doctest(
+            block.text, self.names, self.page.name, str(self.page), block.line
+        )
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        runner.run(test, out=self.failures.append, clear_globs=False)
+        self.names.update(test.globs)
+
+    def _commands(self, text: str) -> Iterator[tuple[str, str]]:
+        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            command, _, expected = part.partition("\n")
+            yield command, expected.strip("\n") + "\n" if expected.strip() else ""
+
+    def _run_command(self, command: str, expected: str, line: int) -> None:
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"(exit {self.status}); {command}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+        self.status = done.returncode
+        if not doctest.OutputChecker().check_output(expected, done.stdout, _AS_PRINTED):
+            self.failures.append(
+                f"{self.page}:{line}: $ {command}\nprinted:\n{done.stdout}instead of:\n{expected}"
+            )
+
+
+@pytest.mark.parametrize("name", ["datafile.rst", "cron.rst"])
+def test_every_example_does_what_the_page_says(name: str, terminal: Path) -> None:
+    page = ROOT / "docs" / name
+    session = Session(page)
+    for block in blocks(page):
+        session.run(block)
+    assert not session.failures, "\n".join(session.failures)
+    assert [left for left in os.listdir(terminal) if left.startswith(".dogpile-new")] == []
+
+
+def test_an_example_that_does_something_else_is_found(terminal: Path) -> None:
+    session = Session(Path("page"))
+    for block in (
+        Block("pycon", ">>> 1 + 1\n3\n", 1),
+        Block("console", "$ echo one\ntwo\n", 2),
+        Block("console", "$ false\n$ echo $?\n0\n", 3),
+        Block("pascal", "", 4),
+    ):
+        session.run(block)
+    assert len(session.failures) == 4, session.failures
+
+
+def test_every_crontab_line_is_one_that_dogpile_fs_understands() -> None:
+    pages = [*(ROOT / "docs").glob("*.rst"), ROOT / "examples" / "cron" / "crontab"]
+    lines = [line.strip() for page in pages for line in page.read_text().splitlines()]
+    jobs = [line.split(maxsplit=5)[5] for line in lines if re.match(r"(\S*[*\d]\S* +){5}", line)]
+    assert len(jobs) >= 2
+    for job in jobs:
+        words = shlex.split(job.partition("dogpile-fs run ")[2])
+        assert isinstance(scan(words), Settings), job
+        assert "%" not in job.replace(r"\%", "")
