@@ -19,7 +19,7 @@ from weakref import ref
 from .._os.openfile import Description
 from .._os.waiting import Deadline, cooperative
 
-__all__ = ["Hold", "Holder", "current", "is_blocked_by", "is_in_event_loop", "living"]
+__all__ = ["Hold", "Holder", "current", "is_blocked_by", "is_in_event_loop", "living", "would_wait_for_itself"]
 
 try:
     from _asyncio import _get_running_loop as _running_loop
@@ -147,6 +147,11 @@ def is_blocked_by(hold: Hold, me: Holder, deadline: Deadline) -> bool:
     waits. A wait with a bound is never refused: another thread may have come by the hold.
     """
     holder = hold.holder
-    if holder is None or deadline.at != math.inf:
+    return holder is not None and would_wait_for_itself(holder, me, deadline)
+
+
+def would_wait_for_itself(holder: Holder, me: Holder, deadline: Deadline) -> bool:
+    """As :func:`is_blocked_by`, of a hold of *holder*."""
+    if deadline.at != math.inf:
         return False
     return holder.is_same(me) or (holder.thread is me.thread and not cooperative())

@@ -6,19 +6,32 @@ A lock that the user brought (``lock=``) is wrapped in the mutex's shape.
 
 from __future__ import annotations
 
-import _thread
 import math
 import threading
-from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Protocol, Self
+from weakref import ref
 
 from .._os.fork import forget_in_child
 from .._os.waiting import INHERIT, NOW, Deadline, Timeout, deadline_of, wait_until
 from ..errors import LockTimeout, NotHeld, WouldDeadlock
+from .holds import Holder, current, would_wait_for_itself
 
-__all__ = ["BorrowedMutex", "LockLike", "ThreadMutex", "ThreadReadWriteLock", "wait_for"]
+__all__ = ["BorrowedMutex", "LockLike", "ThreadHold", "ThreadMutex", "ThreadReadWriteLock", "wait_for"]
+
+
+class ThreadHold:
+    """A lock of thread scope, taken once, and the caller for which it is held."""
+
+    __slots__ = ("__weakref__", "holder")
+
+    def __init__(self) -> None:
+        self.holder: Holder = current()
+
+    def blocks(self, me: Holder, deadline: Deadline) -> bool:
+        """As :func:`.holds.is_blocked_by`."""
+        return would_wait_for_itself(self.holder, me, deadline)
 
 
 class LockLike(Protocol):
@@ -33,57 +46,79 @@ class ThreadMutex:
 
     def __init__(self, timeout: float | None = None) -> None:
         self.timeout = timeout
-        # Read and written with the condition held.
-        self._owner: int | None = None
+        # Read and written with the condition held, which a signal handler of the same thread may enter as well.
+        self._hold: ThreadHold | None = None
         self._releases = 0
         self._condition = threading.Condition()
         # In a child: its parent's forking thread held it, and the child may leave the block it was in.
-        self._held_by_parent = False
+        self._inherited = False
         forget_in_child(self)
 
     def after_fork(self) -> None:
-        self._held_by_parent |= self._owner == _thread.get_ident()
-        self._owner = None
+        self._inherited |= self._hold is not None and self._hold.holder.is_same(current())
+        self._hold = None
         self._condition = threading.Condition()
 
     lost = False  # there is no file that could be
 
     @property
     def held(self) -> bool:
-        return self._owner is not None
+        return self._hold is not None
 
     def locked(self) -> bool:
         return self.held
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         deadline = deadline_of(timeout, self.timeout) if wait else NOW
-        with self._condition:
-            if wait:
-                self._refuse_to_wait_for_oneself()
-            if not wait_for(self._condition, lambda: self._owner is None, deadline):
+        hold = ThreadHold()
+        try:
+            with self._condition:
                 if wait:
-                    raise LockTimeout(f"another thread kept the lock for {deadline.timeout} s")
-                return False
-            self._owner = _thread.get_ident()
-            return True
+                    self._refuse_to_wait_for_oneself(hold.holder, deadline)
+
+                def take() -> bool:
+                    # No signal handler comes between the two lines.
+                    if self._hold is None:
+                        self._hold = hold
+                    return self._hold is hold
+
+                if wait_for(self._condition, take, deadline):
+                    return True
+            if wait:
+                raise LockTimeout(f"another thread kept the lock for {deadline.timeout} s")
+            return False
+        except BaseException:
+            if self._hold is hold:  # an interrupt has come before the caller was told
+                self.release()
+            raise
 
     def release(self) -> None:
         with self._condition:
-            if self._owner is None:
-                if not self._held_by_parent:
+            if self._hold is None:
+                if not self._inherited:
                     raise NotHeld("the mutex is not held: acquire it first")
-                self._held_by_parent = False
+                self._inherited = False
                 return
-            self._owner = None
+            self._hold = None
             self._releases += 1
             self._condition.notify_all()
 
+    def taken(self) -> ThreadHold | None:
+        """As :meth:`.FileMutex.taken`."""
+        return self._hold
+
+    def release_since(self, before: object) -> None:
+        """As :meth:`.FileMutex.release_since`."""
+        hold = self._hold
+        if hold is not None and hold is not before and hold.holder.is_same(current()):
+            self.release()
+
     def wait_released(self, deadline: Deadline) -> bool:
         with self._condition:
-            self._refuse_to_wait_for_oneself()
+            self._refuse_to_wait_for_oneself(current(), deadline)
             # The end of this hold counts, however soon the next one follows.
             before = self._releases
-            return wait_for(self._condition, lambda: self._owner is None or self._releases != before, deadline)
+            return wait_for(self._condition, lambda: self._hold is None or self._releases != before, deadline)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -94,8 +129,8 @@ class ThreadMutex:
     ) -> None:
         self.release()
 
-    def _refuse_to_wait_for_oneself(self) -> None:
-        if self._owner == _thread.get_ident():
+    def _refuse_to_wait_for_oneself(self, me: Holder, deadline: Deadline) -> None:
+        if self._hold is not None and self._hold.blocks(me, deadline):
             raise WouldDeadlock(
                 "this thread runs the creator or holds the mutex, and would wait for itself, for ever. "
                 "Cure: do not acquire inside of it; hand in what is needed."
@@ -107,49 +142,60 @@ class BorrowedMutex:
 
     def __init__(self, lock: LockLike) -> None:
         self.lock = lock
-        self._owner: int | None = None
-        self._held_by_parent = False
+        self._hold: ThreadHold | None = None
+        self._inherited = False
         forget_in_child(self)
 
     def after_fork(self) -> None:
-        self._held_by_parent |= self._owner == _thread.get_ident()
-        self._owner = None
+        self._inherited |= self._hold is not None and self._hold.holder.is_same(current())
+        self._hold = None
 
     lost = False  # nobody here could tell
 
     @property
     def held(self) -> bool:
-        return self._owner is not None
+        return self._hold is not None
 
     def locked(self) -> bool:
         return self.held or not self._comes_free_at_once()
 
     def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         deadline = deadline_of(timeout, None) if wait else NOW
+        hold = ThreadHold()
         if wait:
-            self._refuse_to_wait_for_oneself()
+            self._refuse_to_wait_for_oneself(hold.holder, deadline)
         if not wait_until(lambda: self.lock.acquire(False), self.lock.acquire, deadline):
             if wait:
                 raise LockTimeout(f"{self.lock!r} was not to be had within {deadline.timeout} s")
             return False
-        self._owner = _thread.get_ident()
+        self._hold = hold
         return True
 
     def release(self) -> None:
-        if self._owner is None:
-            if not self._held_by_parent:  # released all the same, it would be somebody else's
+        if self._hold is None:
+            if not self._inherited:  # released all the same, it would be somebody else's
                 raise NotHeld(f"{self.lock!r} is not held through this object: acquire it first")
-            self._held_by_parent = False
+            self._inherited = False
             return
-        self._owner = None
+        self._hold = None
         self.lock.release()
 
+    def taken(self) -> ThreadHold | None:
+        """As :meth:`.FileMutex.taken`."""
+        return self._hold
+
+    def release_since(self, before: object) -> None:
+        """As :meth:`.FileMutex.release_since`."""
+        hold = self._hold
+        if hold is not None and hold is not before and hold.holder.is_same(current()):
+            self.release()
+
     def wait_released(self, deadline: Deadline) -> bool:
-        self._refuse_to_wait_for_oneself()
+        self._refuse_to_wait_for_oneself(current(), deadline)
         return wait_until(self._comes_free_at_once, self._take_and_give_back, deadline)
 
-    def _refuse_to_wait_for_oneself(self) -> None:
-        if self._owner == _thread.get_ident():
+    def _refuse_to_wait_for_oneself(self, me: Holder, deadline: Deadline) -> None:
+        if self._hold is not None and self._hold.blocks(me, deadline):
             raise WouldDeadlock(
                 f"this thread holds {self.lock!r} and would wait for itself, for ever. "
                 "Cure: do not acquire inside the creator; hand in what is needed."
@@ -167,38 +213,47 @@ class BorrowedMutex:
 
 
 class ThreadReadWriteLock:
-    """Shared/exclusive among threads: a waiting writer stops new readers, and whoever came while he waited
-    or wrote is let in when he leaves, before the next writer. Readers nest.
+    """Shared/exclusive among threads: a waiting writer stops new readers, and the readers that came while it
+    waited or wrote are let in when it leaves, before the next writer. Reads nest. Any thread may give a hold back,
+    and a reader's hold that is dropped is given back.
     """
 
     def __init__(self, timeout: float | None = None) -> None:
         self.timeout = timeout
-        # Read and written with the condition held. Threads by identity; readers with how often they entered.
-        self._readers: Counter[int] = Counter()
-        self._readers_waiting: set[int] = set()
-        self._writer: int | None = None
+        # Read and written with the condition held.
+        self._readers: set[ref[ThreadHold]] = set()
+        self._readers_waiting: set[ref[ThreadHold]] = set()
+        self._writer: ThreadHold | None = None
         self._writers_waiting = 0
         self._condition = threading.Condition()
-        # In a child: how often its parent's forking thread had entered, and may be left.
-        self._parents_stays = 0
+        # What release_read_lock() gives back.
+        self._reads: list[ThreadHold] = []
+        # In a child: its parent's forking thread was the writer, and the child may leave the block it was in.
+        self._inherited = False
         forget_in_child(self)
 
     def after_fork(self) -> None:
-        me = _thread.get_ident()
-        stays = self._parents_stays + self._readers[me] + (self._writer == me)
+        me = current()
+        reads = [hold for hold in self._reads if hold.holder.is_same(me)]
+        inherited = self._inherited or (self._writer is not None and self._writer.holder.is_same(me))
         self.__init__(self.timeout)  # type: ignore[misc]  # as good as new is the meaning
-        self._parents_stays = stays
+        self._reads, self._inherited = reads, inherited
 
     def inside(self) -> Literal["reader", "writer", ""]:
-        me = _thread.get_ident()
-        return "writer" if self._writer == me else "reader" if me in self._readers else ""
+        me = current()
+        if self._writer is not None and self._writer.holder.is_same(me):
+            return "writer"
+        return "reader" if any(hold.holder.is_same(me) for hold in self._inside()) else ""
+
+    def _inside(self) -> list[ThreadHold]:
+        return [hold for hold in (each() for each in list(self._readers)) if hold is not None]
 
     def make_file(self) -> None:
         """There is none."""
 
     def acquire_read_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         try:
-            self.enter(deadline_of(timeout, self.timeout) if wait else NOW)
+            self._reads.append(self.enter(deadline_of(timeout, self.timeout) if wait else NOW))
         except (LockTimeout, WouldDeadlock):
             if wait:
                 raise
@@ -206,73 +261,95 @@ class ThreadReadWriteLock:
         return True
 
     def release_read_lock(self) -> None:
-        self.leave(_thread.get_ident())
+        me = current()
+        own = [hold for hold in self._reads if hold.holder.is_same(me)] or self._reads[-1:]
+        if not own:
+            raise NotHeld("the read lock is not held: acquire it first")
+        self._reads.remove(own[-1])
+        self.leave(own[-1])
 
-    def enter(self, deadline: Deadline) -> int:
-        me = _thread.get_ident()
+    def enter(self, deadline: Deadline) -> ThreadHold:
+        hold = ThreadHold()
+        mark = ref(hold, self._dropped)
         with self._condition:
-            if self._writer == me:
+            if self._writer is not None and self._writer.blocks(hold.holder, deadline):
                 raise WouldDeadlock(
                     "this thread is inside as the writer and would wait for itself, for ever. "
                     "Cure: leave the write block before you read."
                 )
-            if me in self._readers or (self._writer is None and not self._writers_waiting):
-                self._readers[me] += 1
+            nested = any(each.holder.is_same(hold.holder) for each in self._inside())
+            if self._writer is None and (nested or not self._writers_waiting):
+                self._readers.add(mark)
             else:
-                self._wait_to_be_let_in(me, deadline)
-            return me
+                self._wait_to_be_let_in(mark, deadline)
+            return hold
 
-    def leave(self, hold: int) -> None:
+    def leave(self, hold: ThreadHold) -> None:
         with self._condition:
-            if hold not in self._readers:
-                self._forget_parents_stay("read")
-                return
-            self._readers[hold] -= 1
-            if not self._readers[hold]:
-                del self._readers[hold]
-                self._condition.notify_all()
+            # In a forked child, and where the garbage collector was first, it is outside already.
+            self._readers = {mark for mark in self._readers if mark() is not hold}
+            self._condition.notify_all()
+
+    def _dropped(self, mark: ref[ThreadHold]) -> None:
+        with self._condition:
+            self._readers.discard(mark)
+            self._condition.notify_all()
 
     def acquire_write_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
-        me = _thread.get_ident()
         deadline = deadline_of(timeout, self.timeout) if wait else NOW
-        with self._condition:
-            if wait and (self._writer == me or me in self._readers):
-                raise WouldDeadlock(
-                    "this thread is inside already and would wait for itself, for ever. "
-                    "Cure: leave the block before you write."
-                )
-            entered = False
-            self._writers_waiting += 1
-            try:
-                entered = wait_for(self._condition, lambda: self._writer is None and not self._readers, deadline)
-                if entered:
-                    self._writer = me
-            finally:
-                self._writers_waiting -= 1
-                if self._writer is None and not self._writers_waiting:
-                    self._let_readers_in()
-            if wait and not entered:
-                raise LockTimeout(f"readers or a writer did not leave within {deadline.timeout} s")
-            return entered
+        hold = ThreadHold()
+        try:
+            with self._condition:
+                others = [*self._inside(), *([self._writer] if self._writer else [])]
+                if wait and any(each.blocks(hold.holder, deadline) for each in others):
+                    raise WouldDeadlock(
+                        "this thread is inside already and would wait for itself, for ever. "
+                        "Cure: leave the block before you write."
+                    )
+                self._wait_to_write(hold, deadline)
+                if wait and self._writer is not hold:
+                    raise LockTimeout(f"readers or a writer did not leave within {deadline.timeout} s")
+                return self._writer is hold
+        except BaseException:
+            if self._writer is hold:  # an interrupt has come before the caller was told
+                self.release_write_lock()
+            raise
+
+    def _wait_to_write(self, hold: ThreadHold, deadline: Deadline) -> None:
+        def take() -> bool:
+            # No signal handler comes between the two lines.
+            if self._writer is None and not self._readers:
+                self._writer = hold
+            return self._writer is hold
+
+        self._writers_waiting += 1
+        try:
+            wait_for(self._condition, take, deadline)
+        finally:
+            self._writers_waiting -= 1
+            if self._writer is None and not self._writers_waiting:
+                self._let_readers_in()
 
     def release_write_lock(self) -> None:
         with self._condition:
-            if self._writer != _thread.get_ident():
-                self._forget_parents_stay("write")
+            if self._writer is None:
+                if not self._inherited:
+                    raise NotHeld("the write lock is not held: acquire it first")
+                self._inherited = False
                 return
             self._writer = None
             self._let_readers_in()
 
-    def _wait_to_be_let_in(self, me: int, deadline: Deadline) -> None:
-        self._readers_waiting.add(me)
+    def _wait_to_be_let_in(self, mark: ref[ThreadHold], deadline: Deadline) -> None:
+        self._readers_waiting.add(mark)
         try:
-            let_in = wait_for(self._condition, lambda: me in self._readers, deadline)
+            let_in = wait_for(self._condition, lambda: mark in self._readers, deadline)
         except BaseException:
-            self._readers.pop(me, None)
+            self._readers.discard(mark)
             self._condition.notify_all()
             raise
         finally:
-            self._readers_waiting.discard(me)
+            self._readers_waiting.discard(mark)
         if not let_in:
             raise LockTimeout(f"a writer did not leave within {deadline.timeout} s")
 
@@ -280,11 +357,6 @@ class ThreadReadWriteLock:
         self._readers.update(self._readers_waiting)
         self._readers_waiting.clear()
         self._condition.notify_all()
-
-    def _forget_parents_stay(self, kind: str) -> None:
-        if not self._parents_stays:
-            raise NotHeld(f"this thread does not hold the {kind} lock: acquire it first")
-        self._parents_stays -= 1
 
 
 def wait_for(condition: threading.Condition, ready: Callable[[], bool], deadline: Deadline) -> bool:

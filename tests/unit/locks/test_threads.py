@@ -57,13 +57,13 @@ def test_releasing_the_mutex_unheld_is_an_error() -> None:
 
 def test_a_forked_child_may_leave_its_parents_block(mutex: ThreadMutex | BorrowedMutex) -> None:
     lock = ThreadReadWriteLock()
-    lock.enter(FOREVER)
+    hold = lock.enter(FOREVER)
     mutex.acquire()
 
     def leave() -> None:
         assert not mutex.held
         mutex.release()
-        lock.leave(threading.get_ident())
+        lock.leave(hold)
         assert lock.acquire_write_lock(wait=False)
 
     assert ended_well(in_child(leave))
@@ -74,13 +74,12 @@ def test_a_forked_child_may_leave_its_parents_block(mutex: ThreadMutex | Borrowe
 
 def test_threads_read_together_and_write_alone() -> None:
     lock = ThreadReadWriteLock()
-    hold = lock.enter(FOREVER)
-    assert lock.enter(FOREVER) == hold
+    hold, again = lock.enter(FOREVER), lock.enter(FOREVER)
     assert in_thread(lambda: lock.leave(lock.enter(NOW))) is None
     assert in_thread(lambda: lock.acquire_write_lock(timeout=0.01)).__class__ is LockTimeout
     lock.leave(hold)
     assert lock.inside() == "reader"
-    lock.leave(hold)
+    lock.leave(again)
     assert not lock.inside()
 
 
@@ -90,8 +89,8 @@ def test_a_writer_keeps_all_others_out_until_he_leaves() -> None:
     assert not lock.acquire_write_lock(wait=False)
     assert in_thread(lambda: lock.acquire_write_lock(wait=False)) is False
     assert isinstance(in_thread(lambda: lock.enter(Deadline(0.01))), LockTimeout)
+    assert in_thread(lock.release_write_lock) is None, "any thread may give it back"
     assert isinstance(in_thread(lock.release_write_lock), NotHeld)
-    lock.release_write_lock()
     assert in_thread(lambda: lock.leave(lock.enter(NOW))) is None
     assert lock.acquire_write_lock(wait=False)
 
