@@ -146,3 +146,10 @@ def ended_well(pid: int) -> bool:
     except AssertionError:
         os.kill(pid, signal.SIGKILL)
         raise
+
+
+def waiters_for(lock_file: str) -> int:
+    """How many processes the kernel has waiting for a lock on *lock_file*."""
+    inode = os.stat(lock_file).st_ino
+    with open("/proc/locks") as locks:
+        return sum("->" in line and f":{inode} " in line for line in locks)

@@ -31,9 +31,8 @@ from tests.hostile.test_broken_environments import (
     tells,
     unprivileged,
 )
-from tests.promises.test_promises import waiters_for
 from tests.support.places import descriptors, left_beside, survives_few_descriptors, umask
-from tests.support.processes import Processes, Record, ended_well, in_child, wait_for
+from tests.support.processes import Processes, Record, ended_well, in_child, wait_for, waiters_for
 
 __all__ = ["foreign", "may_mount", "mounted", "unprivileged"]  # fixtures
 

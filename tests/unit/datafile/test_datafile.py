@@ -44,7 +44,6 @@ from tests.hostile.test_broken_environments import (
     tells,
     unprivileged,
 )
-from tests.promises.test_promises import waiters_for
 from tests.support.places import (
     descriptors,
     files_no_longer_than,
@@ -53,7 +52,7 @@ from tests.support.places import (
     umask,
     writing,
 )
-from tests.support.processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for
+from tests.support.processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for, waiters_for
 from tests.unit.locks.test_readwrite import in_thread
 
 __all__ = ["foreign", "may_mount", "mounted", "unprivileged"]  # fixtures

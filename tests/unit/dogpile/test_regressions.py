@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from dogpile_fs import Dogpile, FileMutex, LockTimeout, ReadWriteFileLock, SyncReaderDogpile, WouldDeadlock
-from tests.promises.test_promises import waiters_for
-from tests.support.processes import Processes, Record, ended_well, in_child, wait_for
+from tests.support.processes import Processes, Record, ended_well, in_child, wait_for, waiters_for
 from tests.unit.locks.test_readwrite import in_thread
 
 from .test_dogpile import Make, fail, make, take

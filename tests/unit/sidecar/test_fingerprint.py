@@ -22,8 +22,7 @@ from dogpile_fs._sidecar.fingerprint import Standing, corrected, standing_at, st
 from dogpile_fs._sidecar.reconciled import ObservedRecord
 from dogpile_fs._sidecar.record import DAMAGED, NOTHING, About, Invalidated, Record
 from tests.hostile.test_broken_environments import Unprivileged, promptly, tells, unprivileged
-from tests.promises.test_promises import waiters_for
-from tests.support.processes import Processes, ended_well, in_child, wait_for
+from tests.support.processes import Processes, ended_well, in_child, wait_for, waiters_for
 from tests.support.processes import Record as Diary
 
 __all__ = ["unprivileged"]  # fixtures

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from dogpile_fs.cli.child.process_group import Members
-from tests.promises.test_promises import waiters_for
 from tests.support.cli_processes import Cli, bytecode, cli, gone
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, waiters_for
 
 __all__ = ["bytecode", "cli"]  # fixtures
 

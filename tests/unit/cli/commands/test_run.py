@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from dogpile_fs import Datafile
-from tests.promises.test_promises import waiters_for
 from tests.support.cli_processes import Cli, bytecode, cli
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, waiters_for
 
 __all__ = ["bytecode", "cli"]  # fixtures
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 
 from dogpile_fs import DataDirectory, Datafile
-from tests.promises.test_promises import waiters_for
 from tests.support.cli_processes import Cli, bytecode, cli
-from tests.support.processes import wait_for
+from tests.support.processes import wait_for, waiters_for
 
 __all__ = ["bytecode", "cli"]  # fixtures
 
