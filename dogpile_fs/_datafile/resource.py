@@ -208,6 +208,12 @@ class Versioned(ABC, Generic[_Given]):
             passage = self.dogpile.acquire(creator, timeout=timeout)
             assert isinstance(passage, Pass)
             yield passage
+            if isinstance(self.dogpile, SyncReaderDogpile) and self.dogpile.readwritelock.inside():
+                raise DatafileError(
+                    errno.ENOENT,
+                    f"{self._path!r} was removed while this thread is inside a block of it. "
+                    "Cure: leave the block, so that a new version can be created.",
+                )
             _ = self.dogpile.has_value  # not what was seen a moment ago, but what is there now
         raise DatafileError(
             errno.ENOENT, f"{self._path!r} vanishes as soon as it is there. Cure: find out who removes it."

@@ -363,11 +363,14 @@ class SyncReaderDogpile(Dogpile):
     ) -> AbstractContextManager[Any]:
         """As :meth:`Dogpile.acquire`; inside the block no writer is.
 
-        A thread that is inside already is not elected and does not wait for a creator, who may wait for it: it
-        passes through. Only if there is nothing yet and nobody creates does it create itself.
+        A thread that is inside already is not elected and does not wait for a creator, which may wait for it: it
+        passes through, also after a hard invalidation, because what it reads stays until it leaves. Only if a
+        value function raises :class:`NeedRegenerationException`, and no other thread or process creates, does it
+        create.
 
         :raises LockTimeout: also if a writer did not leave in time.
-        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`.
+        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`, and inside one's own block, if a value function has no
+            value and another thread or process creates.
         """
         terms = self._terms
         passed = terms.passed

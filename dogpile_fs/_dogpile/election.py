@@ -12,6 +12,15 @@ stale            taken     pass through
 Looking again under the mutex makes it exactly one creation per expiry: it is where a process learns that
 another one has just finished. A stamp is written after the creator has returned, so that dying in between
 costs one more creation and never calls old data fresh.
+
+A thread that is inside a reader's block of the same resource passes in every row: no new version can be swapped in
+before it leaves. It creates only if a value function has no value, or if it calls ``refresh``.
+
+The algorithm does no waiting. :meth:`Passage.election` and :meth:`Passage.forced` are generators. They yield each
+step that may take long, as a function without arguments: wait for the mutex, call a value function, run the
+creator, sleep, wait for a change of the record. The driver calls the step, and sends its result or throws its
+exception into the generator. :func:`run` is the driver for the calling thread. A generator that is closed gives
+the mutex back.
 """
 
 from __future__ import annotations
@@ -19,8 +28,9 @@ from __future__ import annotations
 import logging
 import os
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, time
 from types import EllipsisType, TracebackType
 from typing import Any
@@ -38,7 +48,7 @@ from ..errors import (
 from .guard import Pass, PassThrough
 from .scope import ReadWriteLock, Scope
 
-__all__ = ["Passage", "ReadingPassage", "Terms", "whoami"]
+__all__ = ["Election", "Passage", "ReadingPassage", "Step", "Terms", "run", "whoami"]
 
 log = logging.getLogger("dogpile_fs")
 
@@ -74,6 +84,40 @@ class Terms:
         return "the resource" if self.path is None else repr(self.path)
 
 
+#: What may take long.
+Step = Callable[[], Any]
+#: Yields steps, is resumed with their results, returns the block's value.
+Election = Generator[Step, Any, Any]
+#: The same, for a part that finds the block's value and the state.
+_Finding = Generator[Step, Any, tuple[Any, State]]
+
+
+def run(election: Election) -> Any:
+    """Do each step of *election* in the calling thread, and return what it returns."""
+    answer: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            try:
+                step = election.send(answer) if error is None else election.throw(error)
+            except StopIteration as end:
+                return end.value
+            except RuntimeError as failure:
+                # PEP 479: a generator turns the StopIteration of a step into a RuntimeError.
+                if failure is error or not isinstance(error, StopIteration) or failure.__cause__ is not error:
+                    raise
+                break
+            answer = error = None
+            try:
+                answer = step()
+            except BaseException as failure:
+                error = failure
+        raise error  # here, so that the RuntimeError does not become its context
+    finally:
+        election.close()  # an exception between two steps leaves no mutex held
+        error = None  # or its traceback would refer to itself
+
+
 class Passage(Pass):
     """One caller's own way through. To be entered once."""
 
@@ -81,6 +125,7 @@ class Passage(Pass):
         "_deadline",
         "created",
         "creator",
+        "holding",
         "must_create",
         "terms",
         "value_and_created_fn",
@@ -135,21 +180,38 @@ class Passage(Pass):
         return self._deadline
 
     def pass_or_create(self) -> Any:
+        """Run the election in the calling thread. Returns the block's value."""
+        return run(self.election())
+
+    def election(self) -> Election:
         """The algorithm, from the record seen last on. Returns the block's value."""
-        value, state = self._look()
-        if state == "fresh":
-            return value
-        if state == "stale":
-            if not self._is_elected():
-                return value
-        else:
-            value, state = self._wait_for_first_creation()
-            if state != "nothing":
-                return value
+        self.holding = False
         try:
-            return self._create_if_still(state)
+            value, state = yield from self._look()
+            if state == "fresh":
+                return value
+            if state == "stale":
+                if not self._is_elected():
+                    return value
+                self.holding = True
+            else:
+                value, state = yield from self._wait_for_first_creation()
+                if state != "nothing":
+                    return value
+            return (yield from self._create_if_still(state))
         finally:
-            self.scope.mutex.release()
+            self._give_mutex_back()
+
+    def forced(self) -> Election:
+        """The algorithm of a forced refresh: wait for the mutex and create, however fresh the resource is."""
+        self.holding = False
+        try:
+            yield self._acquire_mutex
+            self.seen = self.scope.look()
+            self._begin()
+            return (yield from self._create())
+        finally:
+            self._give_mutex_back()
 
     def create_if_not_fresh(self) -> None:
         """Create, unless it is fresh or another creates; to lack the permission is an error."""
@@ -159,21 +221,19 @@ class Passage(Pass):
 
     def create_in_any_case(self) -> None:
         """Wait for the mutex and create, however fresh the resource is."""
-        scope = self.scope
-        self._acquire_mutex()
-        try:
-            self.seen = scope.look()
-            self._begin()
-            self._create()
-        finally:
-            scope.mutex.release()
+        run(self.forced())
 
-    def _create(self) -> Any:
+    def _give_mutex_back(self) -> None:
+        if self.holding:
+            self.holding = False
+            self.scope.mutex.release()
+
+    def _create(self) -> Election:
         """Run the creator and stamp; the mutex is held. Returns the block's value."""
         assert self.creator is not None
         log.debug("creating, as generation %d", self.seen.generation + 1)
         started = monotonic()
-        value = self.creator()
+        value = yield self.creator
         cost = monotonic() - started
         self.created = True
         self._deadline = None
@@ -191,20 +251,20 @@ class Passage(Pass):
             log.debug("not stamped: a child forked inside the creator leaves that to its parent")
         return value if self.value_and_created_fn is None else value[0]
 
-    def _look_again(self) -> tuple[Any, State]:
+    def _look_again(self) -> _Finding:
         self.seen = self.scope.look()
-        return self._look()
+        return (yield from self._look())
 
-    def _look(self) -> tuple[Any, State]:
+    def _look(self) -> _Finding:
         """The block's value and the state, as the record seen last and the value functions tell."""
         record = self.seen
         value = None
         try:
             if self.value_and_created_fn is not None:
-                value, createdtime = self.value_and_created_fn()
+                value, createdtime = yield self.value_and_created_fn
                 record = record.replace(createdtime=createdtime)
             elif self.value_fn is not None and record.has_value:
-                value = self.value_fn()
+                value = yield self.value_fn
         except NeedRegenerationException:
             return None, "nothing"
         return value, record.state(time(), self.terms.expiretime)
@@ -229,7 +289,7 @@ class Passage(Pass):
         terms.next_election = monotonic() + _AFTER_LOSING
         return False
 
-    def _wait_for_first_creation(self) -> tuple[Any, State]:
+    def _wait_for_first_creation(self) -> _Finding:
         """Until there is something, or this thread holds the mutex and the state is ``"nothing"``.
 
         All waiters sleep until the mutex comes free, without taking it, and so wake together. Who brought no
@@ -237,34 +297,53 @@ class Passage(Pass):
         """
         scope = self.scope
         if self._is_reading():
-            # Its creator may wait for this thread to leave its outer block, so this thread must not wait for it.
-            # Nor need it: what it reads there stays until it leaves.
-            if self.creator is not None and scope.mutex.acquire(wait=False):
-                return None, "nothing"
-            if self.must_create or self.value_fn is not None or self.value_and_created_fn is not None:
-                raise self._would_deadlock("a reader")
-            return None, "stale"
+            return (yield from self._go_on_inside())
         pause = 0.0
         while True:
-            if self.creator is not None and scope.mutex.acquire(wait=False):
+            if self._takes_mutex():
                 return None, "nothing"
             log.debug("nothing yet: waiting for a creation")
-            if not scope.mutex.wait_released(self.deadline):
+            if not (yield partial(scope.mutex.wait_released, self.deadline)):
                 raise self._timed_out()
-            value, state = self._look_again()
+            value, state = yield from self._look_again()
             if state != "nothing":
                 return value, state
             if self.deadline.left == 0:
                 raise self._timed_out()
             if self.creator is None:
-                scope.wait_for_change(self.seen, self.deadline)
+                yield partial(scope.wait_for_change, self.seen, self.deadline)
             elif pause:
                 # Nobody creates, and yet the mutex is not to be had: somebody was stopped while he looked at it.
-                clock.sleep(min(pause, self.deadline.left))
+                yield partial(clock.sleep, min(pause, self.deadline.left))
             pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
 
-    def _create_if_still(self, before: State) -> Any:
-        value, state = self._look_again()
+    def _go_on_inside(self) -> _Finding:
+        """Let a thread pass that is inside a reader's block: the version there stays until the thread leaves.
+
+        A creator may wait for this thread to leave, so this thread must not wait for a creator.
+        """
+        if not self.must_create:
+            try:
+                if self.value_and_created_fn is not None:
+                    value, _ = yield self.value_and_created_fn
+                else:
+                    value = None if self.value_fn is None else (yield self.value_fn)
+                return value, "stale"
+            except NeedRegenerationException:
+                pass  # creating is the only way to a value
+        if self._takes_mutex():
+            return None, "nothing"
+        raise self._would_deadlock("a reader")
+
+    def _takes_mutex(self) -> bool:
+        """Take the mutex without waiting, if there is a creator to run."""
+        if self.creator is not None and self.scope.mutex.acquire(wait=False):
+            self.holding = True
+            return True
+        return False
+
+    def _create_if_still(self, before: State) -> Election:
+        value, state = yield from self._look_again()
         if state == "fresh" or (state == "stale" and before == "nothing"):
             log.debug("another has created it just now")
             return value
@@ -275,7 +354,7 @@ class Passage(Pass):
                 raise
             self._pass_for_lack_of_permission(error)
             return value
-        return self._create()
+        return (yield from self._create())
 
     def _begin(self) -> None:
         # Told to who asks for the status; and a full disk or a lack of permission shows before the work is done.
@@ -308,6 +387,7 @@ class Passage(Pass):
             mutex.acquire(timeout=self.timeout)
         elif not mutex.acquire(wait=False):
             raise self._would_deadlock("a reader")
+        self.holding = True
 
     def _would_deadlock(self, inside: str) -> WouldDeadlock:
         return WouldDeadlock(

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import Dogpile, FileMutex, LockTimeout, ReadWriteFileLock, SyncReaderDogpile, WouldDeadlock
+from dogpile_fs import (
+    Dogpile,
+    FileMutex,
+    LockTimeout,
+    NeedRegenerationException,
+    ReadWriteFileLock,
+    SyncReaderDogpile,
+    WouldDeadlock,
+)
 from tests.support.processes import Processes, Record, ended_well, in_child, wait_for, waiters_for
 from tests.unit.locks.test_readwrite import in_thread
 
@@ -29,6 +37,10 @@ def _swap_on(dogpile: SyncReaderDogpile, asking: threading.Event) -> None:
             pass
 
     dogpile.refresh(creator)
+
+
+def _no_value() -> None:
+    raise NeedRegenerationException
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -48,7 +60,7 @@ def test_who_is_inside_does_not_wait_for_a_creator_who_waits_for_him(make: Make,
             dogpile.refresh(fail, force=True)
         if hard:
             with pytest.raises(WouldDeadlock, match="as a reader"):
-                take(dogpile, fail, fail)
+                take(dogpile, fail, _no_value)
             with pytest.raises(WouldDeadlock, match="as a reader"):
                 dogpile.refresh(fail)
     creating.join(60)
