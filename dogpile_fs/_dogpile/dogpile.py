@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from os import SEEK_END, lseek
 from time import time
 from typing import Any, Literal
@@ -369,8 +369,8 @@ class SyncReaderDogpile(Dogpile):
         create.
 
         :raises LockTimeout: also if a writer did not leave in time.
-        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`, and inside one's own block, if a value function has no
-            value and another thread or process creates.
+        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`, and inside one's own block, if a value
+            function has no value and another thread or process creates.
         """
         terms = self._terms
         passed = terms.passed
@@ -392,8 +392,7 @@ class SyncReaderDogpile(Dogpile):
                 pass
         return ReadingPassage(terms, creator, value_fn, value_and_created_fn, timeout)
 
-    @contextmanager
-    def acquire_write_lock(self, timeout: Timeout = INHERIT) -> Iterator[None]:
+    def acquire_write_lock(self, timeout: Timeout = INHERIT) -> AbstractContextManager[None]:
         """A ``with`` block in which no reader is inside, of any process: the place to swap.
 
         :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
@@ -401,12 +400,7 @@ class SyncReaderDogpile(Dogpile):
         :raises WouldDeadlock: inside one's own ``acquire`` block.
         :raises LockFileError: if the lock file cannot be opened for writing.
         """
-        lock = self.readwritelock
-        lock.acquire_write_lock(timeout=timeout)
-        try:
-            yield
-        finally:
-            lock.release_write_lock()
+        return self.readwritelock.write(timeout)
 
     @property
     def readwritelock(self) -> ReadWriteLock:

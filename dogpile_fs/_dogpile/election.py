@@ -185,7 +185,7 @@ class Passage(Pass):
 
     def election(self) -> Election:
         """The algorithm, from the record seen last on. Returns the block's value."""
-        self.holding = False
+        before = self._begin_holding()
         try:
             value, state = yield from self._look()
             if state == "fresh":
@@ -200,18 +200,28 @@ class Passage(Pass):
                     return value
             return (yield from self._create_if_still(state))
         finally:
-            self._give_mutex_back()
+            try:
+                self._give_mutex_back(before)
+            except BaseException:
+                if self.scope.mutex.held:  # an interrupt came first
+                    self._give_mutex_back(before)
+                raise
 
     def forced(self) -> Election:
         """The algorithm of a forced refresh: wait for the mutex and create, however fresh the resource is."""
-        self.holding = False
+        before = self._begin_holding()
         try:
             yield self._acquire_mutex
             self.seen = self.scope.look()
             self._begin()
             return (yield from self._create())
         finally:
-            self._give_mutex_back()
+            try:
+                self._give_mutex_back(before)
+            except BaseException:
+                if self.scope.mutex.held:  # an interrupt came first
+                    self._give_mutex_back(before)
+                raise
 
     def create_if_not_fresh(self) -> None:
         """Create, unless it is fresh or another creates; to lack the permission is an error."""
@@ -223,10 +233,19 @@ class Passage(Pass):
         """Wait for the mutex and create, however fresh the resource is."""
         run(self.forced())
 
-    def _give_mutex_back(self) -> None:
+    def _begin_holding(self) -> object:
+        """What is held of the mutex before the election; for :meth:`_give_mutex_back`."""
+        self.holding = False
+        return self.scope.mutex.taken()
+
+    def _give_mutex_back(self, before: object) -> None:
+        """Release the mutex if this election has taken it, also where an interrupt has kept it from noting so."""
+        mutex = self.scope.mutex
         if self.holding:
+            mutex.release()
             self.holding = False
-            self.scope.mutex.release()
+        else:
+            mutex.release_since(before)
 
     def _create(self) -> Election:
         """Run the creator and stamp; the mutex is held. Returns the block's value."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Literal, Protocol, Self
 from weakref import ref
@@ -295,6 +296,9 @@ class ThreadReadWriteLock:
             self._readers.discard(mark)
             self._condition.notify_all()
 
+    def write(self, timeout: Timeout = INHERIT) -> AbstractContextManager[None]:
+        return _WriteBlock(self, timeout)
+
     def acquire_write_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
         deadline = deadline_of(timeout, self.timeout) if wait else NOW
         hold = ThreadHold()
@@ -357,6 +361,24 @@ class ThreadReadWriteLock:
         self._readers.update(self._readers_waiting)
         self._readers_waiting.clear()
         self._condition.notify_all()
+
+
+class _WriteBlock:
+    """A ``with`` block as the writer, which any thread may leave."""
+
+    __slots__ = ("_lock", "_timeout")
+
+    def __init__(self, lock: ThreadReadWriteLock, timeout: Timeout) -> None:
+        self._lock = lock
+        self._timeout = timeout
+
+    def __enter__(self) -> None:
+        self._lock.acquire_write_lock(timeout=self._timeout)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release_write_lock()
 
 
 def wait_for(condition: threading.Condition, ready: Callable[[], bool], deadline: Deadline) -> bool:
