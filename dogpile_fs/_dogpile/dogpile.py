@@ -369,8 +369,8 @@ class SyncReaderDogpile(Dogpile):
         create.
 
         :raises LockTimeout: also if a writer did not leave in time.
-        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`, and inside one's own block, if a value function has no
-            value and another thread or process creates.
+        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`, and inside one's own block, if a value
+            function has no value and another thread or process creates.
         """
         terms = self._terms
         passed = terms.passed
