@@ -177,7 +177,7 @@ def explore(before: str, kinds: tuple[str, ...]) -> int:
         if not any(what == "step" for _, what in more):
             check_end(before, callers)
             ends += 1
-        todo += [(*schedule, each) for each in more]  # type: ignore[misc]
+        todo += [(*schedule, each) for each in more]
     return ends
 
 
@@ -219,6 +219,16 @@ def test_the_mutex_is_free_after_an_election_is_abandoned_at_any_step(
         assert not scope.mutex.locked()
     else:
         raise AssertionError("it does not end")
+
+
+def test_a_mutex_that_was_taken_is_free_if_the_election_is_abandoned_before_it_goes_on() -> None:
+    caller = Caller(thread_scope("fresh"), "forced")
+    caller.go_on()
+    assert caller.election is not None and caller.step is not None
+    caller.step()  # and an interruption comes before the result is sent
+    assert caller.scope.mutex.locked()
+    caller.election.close()
+    assert not caller.scope.mutex.locked()
 
 
 # A StopIteration arrives as itself.
