@@ -125,8 +125,8 @@ class Passage(Pass):
         "_deadline",
         "created",
         "creator",
-        "holding",
         "must_create",
+        "mutex_hold",
         "terms",
         "value_and_created_fn",
         "value_fn",
@@ -185,7 +185,7 @@ class Passage(Pass):
 
     def election(self) -> Election:
         """The algorithm, from the record seen last on. Returns the block's value."""
-        before = self._begin_holding()
+        self.mutex_hold = None
         try:
             value, state = yield from self._look()
             if state == "fresh":
@@ -193,7 +193,6 @@ class Passage(Pass):
             if state == "stale":
                 if not self._is_elected():
                     return value
-                self.holding = True
             else:
                 value, state = yield from self._wait_for_first_creation()
                 if state != "nothing":
@@ -201,15 +200,14 @@ class Passage(Pass):
             return (yield from self._create_if_still(state))
         finally:
             try:
-                self._give_mutex_back(before)
+                self._give_mutex_back()
             except BaseException:
-                if self.scope.mutex.held:  # an interrupt came first
-                    self._give_mutex_back(before)
+                self._give_mutex_back()  # an interrupt came first
                 raise
 
     def forced(self) -> Election:
         """The algorithm of a forced refresh: wait for the mutex and create, however fresh the resource is."""
-        before = self._begin_holding()
+        self.mutex_hold = None
         try:
             yield self._acquire_mutex
             self.seen = self.scope.look()
@@ -217,10 +215,9 @@ class Passage(Pass):
             return (yield from self._create())
         finally:
             try:
-                self._give_mutex_back(before)
+                self._give_mutex_back()
             except BaseException:
-                if self.scope.mutex.held:  # an interrupt came first
-                    self._give_mutex_back(before)
+                self._give_mutex_back()  # an interrupt came first
                 raise
 
     def create_if_not_fresh(self) -> None:
@@ -233,19 +230,10 @@ class Passage(Pass):
         """Wait for the mutex and create, however fresh the resource is."""
         run(self.forced())
 
-    def _begin_holding(self) -> object:
-        """What is held of the mutex before the election; for :meth:`_give_mutex_back`."""
-        self.holding = False
-        return self.scope.mutex.taken()
-
-    def _give_mutex_back(self, before: object) -> None:
-        """Release the mutex if this election has taken it, also where an interrupt has kept it from noting so."""
-        mutex = self.scope.mutex
-        if self.holding:
-            mutex.release()
-            self.holding = False
-        else:
-            mutex.release_since(before)
+    def _give_mutex_back(self) -> None:
+        """Release the mutex if this election has taken it, also where an interrupt has kept it from being told."""
+        if self.mutex_hold is not None:
+            self.scope.mutex.release_hold(self.mutex_hold)
 
     def _create(self) -> Election:
         """Run the creator and stamp; the mutex is held. Returns the block's value."""
@@ -299,7 +287,7 @@ class Passage(Pass):
             if self._is_reading():
                 return False  # inside its own outer block: its creator could not wait for readers
         try:
-            if self.scope.mutex.acquire(wait=False):
+            if self.scope.mutex.acquire(wait=False, taker=self):
                 return True
         except LockFileError as error:
             self._pass_for_lack_of_permission(error)
@@ -356,10 +344,7 @@ class Passage(Pass):
 
     def _takes_mutex(self) -> bool:
         """Take the mutex without waiting, if there is a creator to run."""
-        if self.creator is not None and self.scope.mutex.acquire(wait=False):
-            self.holding = True
-            return True
-        return False
+        return self.creator is not None and self.scope.mutex.acquire(wait=False, taker=self)
 
     def _create_if_still(self, before: State) -> Election:
         value, state = yield from self._look_again()
@@ -403,10 +388,9 @@ class Passage(Pass):
     def _acquire_mutex(self) -> None:
         mutex = self.scope.mutex
         if not self._is_reading():
-            mutex.acquire(timeout=self.timeout)
-        elif not mutex.acquire(wait=False):
+            mutex.acquire(timeout=self.timeout, taker=self)
+        elif not mutex.acquire(wait=False, taker=self):
             raise self._would_deadlock("a reader")
-        self.holding = True
 
     def _would_deadlock(self, inside: str) -> WouldDeadlock:
         return WouldDeadlock(

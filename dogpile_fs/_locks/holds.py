@@ -13,13 +13,22 @@ import math
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 from weakref import ref
 
 from .._os.openfile import Description
 from .._os.waiting import Deadline, cooperative
 
-__all__ = ["Hold", "Holder", "current", "is_blocked_by", "is_in_event_loop", "living", "would_wait_for_itself"]
+__all__ = [
+    "Hold",
+    "Holder",
+    "Taker",
+    "current",
+    "is_blocked_by",
+    "is_in_event_loop",
+    "living",
+    "would_wait_for_itself",
+]
 
 try:
     from _asyncio import _get_running_loop as _running_loop
@@ -99,6 +108,12 @@ def _trio_task() -> Any:
         except RuntimeError:
             pass
     return None
+
+
+class Taker(Protocol):
+    """An object that is told of its hold before the hold locks anything, so that no interrupt can come between."""
+
+    mutex_hold: Any
 
 
 class Hold(Description):

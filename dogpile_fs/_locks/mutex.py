@@ -101,11 +101,12 @@ class FileMutex:
         # In a child: the block of its parent that it may leave is around one of its own.
         self._inherited = False
 
-    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
+    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT, *, taker: holds.Taker | None = None) -> bool:
         """Take the lock.
 
         :param wait: False: one try.
         :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :param taker: has the hold as its ``mutex_hold`` before it locks anything; for :meth:`release_hold`.
         :returns: True if it is held now; False only if *wait* is false.
         :raises LockTimeout: if it did not come free in time.
         :raises WouldDeadlock: if this caller holds it already and would wait for itself without a timeout.
@@ -113,6 +114,8 @@ class FileMutex:
         """
         deadline = deadline_of(timeout, self.timeout)
         hold = MutexHold(self.path)
+        if taker is not None:
+            taker.mutex_hold = hold
         try:
             forking.settle()
             if not wait:
@@ -157,14 +160,9 @@ class FileMutex:
                 self.path,
             )
 
-    def taken(self) -> MutexHold | None:
-        """What this object holds now, if it holds anything; for :meth:`release_since`."""
-        return self._hold
-
-    def release_since(self, before: MutexHold | None) -> None:
-        """Give back what this caller has taken after :meth:`taken` gave *before*: an interrupt came in between."""
-        hold = self._hold
-        if hold is not None and hold is not before and hold.is_held_by(holds.current()):
+    def release_hold(self, hold: MutexHold) -> None:
+        """Release the lock if it is *hold* by which this object holds it; else do nothing."""
+        if self._hold is hold:
             self.release()
 
     def locked(self) -> bool:

@@ -17,7 +17,7 @@ from weakref import ref
 from .._os.fork import forget_in_child
 from .._os.waiting import INHERIT, NOW, Deadline, Timeout, deadline_of, wait_until
 from ..errors import LockTimeout, NotHeld, WouldDeadlock
-from .holds import Holder, current, would_wait_for_itself
+from .holds import Holder, Taker, current, would_wait_for_itself
 
 __all__ = ["BorrowedMutex", "LockLike", "ThreadHold", "ThreadMutex", "ThreadReadWriteLock", "wait_for"]
 
@@ -69,9 +69,11 @@ class ThreadMutex:
     def locked(self) -> bool:
         return self.held
 
-    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
+    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT, *, taker: Taker | None = None) -> bool:
         deadline = deadline_of(timeout, self.timeout) if wait else NOW
         hold = ThreadHold()
+        if taker is not None:
+            taker.mutex_hold = hold
         try:
             with self._condition:
                 if wait:
@@ -104,14 +106,9 @@ class ThreadMutex:
             self._releases += 1
             self._condition.notify_all()
 
-    def taken(self) -> ThreadHold | None:
-        """As :meth:`.FileMutex.taken`."""
-        return self._hold
-
-    def release_since(self, before: object) -> None:
-        """As :meth:`.FileMutex.release_since`."""
-        hold = self._hold
-        if hold is not None and hold is not before and hold.holder.is_same(current()):
+    def release_hold(self, hold: object) -> None:
+        """As :meth:`.FileMutex.release_hold`."""
+        if self._hold is hold:
             self.release()
 
     def wait_released(self, deadline: Deadline) -> bool:
@@ -160,9 +157,11 @@ class BorrowedMutex:
     def locked(self) -> bool:
         return self.held or not self._comes_free_at_once()
 
-    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
+    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT, *, taker: Taker | None = None) -> bool:
         deadline = deadline_of(timeout, None) if wait else NOW
         hold = ThreadHold()
+        if taker is not None:
+            taker.mutex_hold = hold
         if wait:
             self._refuse_to_wait_for_oneself(hold.holder, deadline)
         if not wait_until(lambda: self.lock.acquire(False), self.lock.acquire, deadline):
@@ -181,14 +180,9 @@ class BorrowedMutex:
         self._hold = None
         self.lock.release()
 
-    def taken(self) -> ThreadHold | None:
-        """As :meth:`.FileMutex.taken`."""
-        return self._hold
-
-    def release_since(self, before: object) -> None:
-        """As :meth:`.FileMutex.release_since`."""
-        hold = self._hold
-        if hold is not None and hold is not before and hold.holder.is_same(current()):
+    def release_hold(self, hold: object) -> None:
+        """As :meth:`.FileMutex.release_hold`."""
+        if self._hold is hold:
             self.release()
 
     def wait_released(self, deadline: Deadline) -> bool:

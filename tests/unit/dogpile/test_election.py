@@ -133,7 +133,7 @@ def situation(callers: list[Caller]) -> object:
                 caller.passage.created,
                 caller.election is not None and caller.passage.seen.generation,
                 mutex._releases - caller.releases if caller.waits_for == "wait_released" else 0,
-                getattr(caller.passage, "holding", False),
+                mutex._hold is not None and mutex._hold is getattr(caller.passage, "mutex_hold", None),
             )
             for caller in callers
         ),

@@ -27,7 +27,7 @@ from dogpile_fs import (
 from dogpile_fs._locks import readwrite
 from dogpile_fs._os import fork as forking
 from dogpile_fs._os.openfile import Description
-from tests.support.processes import PATIENCE, ended_well
+from tests.support.processes import PATIENCE, ended_well, wait_for
 
 BLOCKS: dict[str, Callable[[str], AbstractContextManager[object]]] = {
     "mutex": FileMutex,
@@ -71,7 +71,7 @@ def test_a_block_that_is_dropped_is_left(name: str, path: str) -> None:
     block.__enter__()
     del block
     gc.collect()
-    assert FileMutex(path).acquire(wait=False)
+    wait_for(lambda: FileMutex(path).acquire(wait=False), "the mutex")
     assert ReadWriteFileLock(path).acquire_write_lock(wait=False)
     assert ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
 
