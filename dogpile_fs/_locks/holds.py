@@ -30,11 +30,6 @@ __all__ = [
     "would_wait_for_itself",
 ]
 
-try:
-    from _asyncio import _get_running_loop as _running_loop
-except ImportError:  # a Python without asyncio's accelerator
-    from asyncio.events import _get_running_loop as _running_loop
-
 
 class Holder:
     """A caller: a thread, or a task or greenlet that runs in it."""
@@ -68,6 +63,9 @@ _threads = _Threads()
 def current() -> Holder:
     """The caller."""
     thread = _threads.me
+    modules = sys.modules
+    if not ("asyncio.events" in modules or "trio.lowlevel" in modules or "greenlet" in modules):
+        return thread  # for the hot path: no task and no greenlet can run
     running = _running()
     if running is None:
         return thread
@@ -79,16 +77,14 @@ def current() -> Holder:
 
 def is_in_event_loop() -> bool:
     """Whether an event loop runs in this thread, so that a blocking wait would stop all its tasks."""
-    return _running_loop() is not None or _trio_task() is not None
+    return _asyncio_loop() is not None or _trio_task() is not None
 
 
 def _running() -> object | None:
     """The task that runs in this thread, or its greenlet unless that is the thread's main one."""
     task: object | None = None
-    if _running_loop() is not None:
-        from asyncio import current_task
-
-        task = current_task()
+    if _asyncio_loop() is not None:
+        task = sys.modules["asyncio"].current_task()
     task = _trio_task() if task is None else task
     if task is not None:
         return task
@@ -98,6 +94,17 @@ def _running() -> object | None:
         if greenlet.parent is not None:
             return greenlet  # type: ignore[no-any-return]
     return None
+
+
+# Schedulers are never imported here: if the program has not, none of its tasks runs. An import would also cost
+# more than all of ours, and that of ``_asyncio`` before ``asyncio`` would leave asyncio's tasks half initialised.
+
+
+def _asyncio_loop() -> object | None:
+    """The event loop of asyncio that runs in this thread."""
+    # Without the function while another thread is importing the module.
+    ask = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    return None if ask is None else ask()
 
 
 def _trio_task() -> Any:

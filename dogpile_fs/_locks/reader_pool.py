@@ -77,39 +77,34 @@ class ReaderSlot(holds.Hold):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        passed = self.passed
-        hold = self.hold
+        """Leave, from any thread. In a forked child, leaving the parent's block: do nothing."""
+        passed, hold, fd = self.passed, self.hold, self.fd
+        lock: ReadWriteFileLock | None = None
         try:
-            if hold is None:
-                self.leave()
-            else:
+            if hold is not None:
                 hold.leave()
+            elif IN_PARENT[0] and self.holder is not None and fd >= 0:
+                flock(fd, LOCK_UN)
+                lock = self.lock
+                self.holder = self.lock = self.passed = None  # type: ignore[assignment]  # not to keep its lock alive
+            else:
+                self.give_back()
+        except OSError:
+            self.give_back()  # closing it gives it back as well
         except BaseException:
             (hold or self).give_back()
             raise
+        if lock is not None:
+            if len(lock.idle) < _MOST_IDLE:
+                lock.idle.append(self)  # from now on it may be another reader's
+            else:
+                self.give_back()
         if error is not None and passed is not None:
             passed.__exit__(kind, error, trace)
 
     def leave(self) -> None:
-        """Leave once, from any thread. In a forked child, leaving the parent's block: do nothing."""
-        fd = self.fd
-        if fd < 0:
-            return
-        try:
-            if IN_PARENT[0] and self.holder is not None:
-                flock(fd, LOCK_UN)
-                self.holder = None
-                lock = self.lock
-                self.lock = self.passed = None  # type: ignore[assignment]  # or it would keep its lock alive
-                if len(lock.idle) < _MOST_IDLE:
-                    lock.idle.append(self)  # from now on it may be another reader's
-                    return
-        except OSError:
-            pass  # closing it gives it back as well
-        except BaseException:
-            self.give_back()
-            raise
-        self.give_back()
+        """Leave what :meth:`.ReadWriteFileLock.enter` has entered."""
+        self.__exit__(None, None, None)
 
     def give_back(self) -> None:
         forking.settle()

@@ -6,6 +6,8 @@ import asyncio
 import ctypes
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -230,6 +232,34 @@ def test_a_task_is_refused_to_wait_for_ever_for_another_of_its_thread(path: str)
         assert mutex.acquire(wait=False)
 
     asyncio.run(main())
+
+
+_ASYNCIO_COMES_LATER = """if True:
+    import sys
+    from dogpile_fs import ReadWriteFileLock, SyncReaderDogpile
+    lock = ReadWriteFileLock(sys.argv[1])
+    with lock.read(), SyncReaderDogpile(3600, sys.argv[1] + ".other", init=True).acquire():
+        assert lock.inside() == "reader"
+    imported = {"asyncio", "_asyncio", "trio", "greenlet"} & set(sys.modules)
+    assert not imported, imported
+
+    import asyncio
+
+    async def main():
+        assert asyncio.current_task() is not None
+        with lock.read():
+            assert lock.inside() == "reader"
+            await asyncio.create_task(other())
+
+    async def other():
+        assert lock.inside() == ""
+
+    asyncio.run(main())
+"""
+
+
+def test_no_scheduler_is_imported_and_one_that_the_program_imports_later_works(path: str) -> None:
+    subprocess.run([sys.executable, "-c", _ASYNCIO_COMES_LATER, path], check=True, timeout=PATIENCE)
 
 
 # --- plain forks, of which Python's hooks are not told
