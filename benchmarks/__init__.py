@@ -1,1 +1,1 @@
-"""Side by side with what a user would pick instead: how fast, how fair, and by how much. See README.rst."""
+"""dogpile_fs side by side with the alternatives: how fast, how fair, and by how much. See README.rst."""

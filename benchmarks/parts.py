@@ -1,7 +1,7 @@
-"""What cost what: the parts that a pass, a reader's pass and a creation are made of, each by itself.
+"""The parts of a pass, of a reader's pass and of a creation, each measured by itself.
 
-``python benchmarks/parts.py`` prints the tables that docs/benchmarks.rst has under "What cost what". They tell
-where the time goes; what it comes to beside the peers is in the rows.
+``python benchmarks/parts.py`` prints the tables that docs/benchmarks.rst has under "Where the time goes". The rows
+compare the whole with the peers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-# Run as a script, this file's own directory is on the path; the package is the directory itself.
+# Run as a script, this file's own directory is on the path, but the package benchmarks is that directory itself.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.contenders import elections  # noqa: E402
@@ -43,7 +43,7 @@ def main() -> None:
 def _parts(place: str) -> dict[str, Callable[[int], float]]:
     record, lock = f"{place}/record", f"{place}/lock"
     fd = os.open(record, os.O_RDWR | os.O_CREAT)
-    os.pwrite(fd, bytes(512), 0)
+    os.pwrite(fd, bytes(2048), 0)
     quiet = os.open(record, os.O_RDONLY | os.O_NOATIME)
     locked = os.open(lock, os.O_RDWR | os.O_CREAT)
     created = None, time.time()
@@ -71,12 +71,12 @@ def _parts(place: str) -> dict[str, Callable[[int], float]]:
         "os.getppid, the least that a system call costs": "os.getppid()",
         "os.lseek to the end": "os.lseek(fd, 0, 2)",
         "os.pread of 18 bytes": "os.pread(fd, 18, 494)",
-        "os.pread of 512 bytes": "os.pread(fd, 512, 0)",
-        "os.pread of 512 bytes, O_NOATIME": "os.pread(quiet, 512, 0)",
+        "os.pread of 2048 bytes": "os.pread(fd, 2048, 0)",
+        "os.pread of 2048 bytes, O_NOATIME": "os.pread(quiet, 2048, 0)",
         "os.fstat": "os.fstat(fd)",
         "os.stat of a path": "os.stat(path)",
         "time.time": "time.time()",
-        "fcntl F_OFD_GETLK (is the door open?)": "fcntl.fcntl(locked, fcntl.F_OFD_GETLK, ask)",
+        "fcntl F_OFD_GETLK (does a writer wait?)": "fcntl.fcntl(locked, fcntl.F_OFD_GETLK, ask)",
         "flock, shared and unlock": "fcntl.flock(locked, 1); fcntl.flock(locked, 8)",
         "with threading.Lock()": "with guard: pass",
         "with threading.RLock()": "with reentrant: pass",
@@ -107,7 +107,7 @@ def _timed(statement: str, given: dict[str, Any]) -> Callable[[int], float]:
 
 
 def _measured(parts: dict[str, Callable[[int], float]]) -> dict[str, list[float]]:
-    """Nanoseconds of each part, round by round, without the loop's own."""
+    """Return nanoseconds of each part, round by round, without those of the loop."""
     found: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(_ROUNDS):
         for name, timed in parts.items():
@@ -117,7 +117,7 @@ def _measured(parts: dict[str, Callable[[int], float]]) -> dict[str, list[float]
 
 
 def _print_creation(place: str, durable: bool) -> None:
-    """The system calls of a forced refresh of 1 MB, and what is left: Python."""
+    """Print the time in the system calls of a forced refresh of 1 MB, and the rest: Python."""
     piece = os.urandom(1 << 20)
 
     def creator(target: str) -> None:

@@ -18,7 +18,7 @@ from benchmarks.contenders.calls import CALLS, Call, TimeFunction
 
 
 class Opened:
-    """A contender that is opened by the worker that measures it, and by no other."""
+    """A contender that only the worker opens that measures it."""
 
     def __init__(self, call: Call, scratch: str, stack: ExitStack) -> None:
         self._call = call
@@ -34,7 +34,7 @@ class Opened:
 
 
 def hand_on(command: list[str], options: argparse.Namespace) -> None:
-    """What a worker has to be told as well."""
+    """Add the options that a worker needs as well."""
     command += ["--scratch", options.scratch, "--calls", options.calls]
 
 

@@ -16,14 +16,23 @@ from .version import VERSION as __version__
 # Every name is imported when it is asked for: a cron job that finds its file fresh needs none of them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._cached_file import cached_file
     from ._datafile.atomic import atomic_write
     from ._datafile.datadirectory import DataDirectory
     from ._datafile.datafile import Datafile
+    from ._datafile.datafiles import Datafiles
+    from ._datafile.target import Target
     from ._dogpile.dogpile import Dogpile, SyncReaderDogpile
+    from ._dogpile.event import Event
+    from ._dogpile.origin import Origin
+    from ._dogpile.outcome import Outcome
+    from ._dogpile.policy import Backoff, Policy
     from ._dogpile.status import Status
+    from ._locks.key_mutexes import KeyMutexes
     from ._locks.mutex import FileMutex
     from ._locks.readwrite import ReadWriteFileLock
     from .errors import (
+        CreationFailed,
         DatafileError,
         DatafileExists,
         DogpileError,
@@ -31,42 +40,65 @@ if TYPE_CHECKING:
         LockTimeout,
         NeedRegenerationException,
         NotHeld,
+        OriginError,
+        OriginUnfit,
         PathError,
         SidecarError,
         WouldDeadlock,
     )
 
 __all__ = [
+    "Backoff",
+    "CreationFailed",
     "DataDirectory",
     "Datafile",
     "DatafileError",
     "DatafileExists",
+    "Datafiles",
     "Dogpile",
     "DogpileError",
+    "Event",
     "FileMutex",
+    "KeyMutexes",
     "LockFileError",
     "LockTimeout",
     "NeedRegenerationException",
     "NotHeld",
+    "Origin",
+    "OriginError",
+    "OriginUnfit",
+    "Outcome",
     "PathError",
+    "Policy",
     "ReadWriteFileLock",
     "SidecarError",
     "Status",
     "SyncReaderDogpile",
+    "Target",
     "WouldDeadlock",
     "__version__",
     "atomic_write",
+    "cached_file",
 ]
 
 _ROOMS = {
+    "Backoff": "_dogpile.policy",
     "DataDirectory": "_datafile.datadirectory",
     "Datafile": "_datafile.datafile",
+    "Datafiles": "_datafile.datafiles",
     "Dogpile": "_dogpile.dogpile",
+    "Event": "_dogpile.event",
     "FileMutex": "_locks.mutex",
+    "KeyMutexes": "_locks.key_mutexes",
+    "Origin": "_dogpile.origin",
+    "Outcome": "_dogpile.outcome",
+    "Policy": "_dogpile.policy",
     "ReadWriteFileLock": "_locks.readwrite",
     "Status": "_dogpile.status",
     "SyncReaderDogpile": "_dogpile.dogpile",
+    "Target": "_datafile.target",
     "atomic_write": "_datafile.atomic",
+    "cached_file": "_cached_file",
 }
 
 

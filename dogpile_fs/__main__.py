@@ -1,4 +1,4 @@
-"""``python -m dogpile_fs``: the same as ``dogpile-fs``."""
+"""Run ``dogpile-fs``, as ``python -m dogpile_fs``."""
 
 import sys
 

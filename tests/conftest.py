@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +9,20 @@ from hypothesis import settings
 
 from tests.support.processes import Processes, Record
 
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and the programs that they start would
+# as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A loaded machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that act as a user without privileges."""
+    for item in items:
+        if "unprivileged" in getattr(item, "fixturenames", ()):
+            item.add_marker("permissions")
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""How dogpile_fs and each of its peers is used."""
+"""The use of dogpile_fs and of each of its peers."""

@@ -1,6 +1,6 @@
 """The contenders of rows 1 to 4, each as a function that calls it so many times and returns the seconds it took.
 
-The loops stand where a user would write his own, so that a call costs here what it costs there. They come in four
+The loops are where a user would write them, so that a call costs here what it costs there. They come in four
 shapes, and contenders of one shape pay the same for the loop.
 """
 
@@ -30,14 +30,14 @@ TimeFunction = Callable[[int], float]
 _HOUR = 3600
 _LONG_AGO = 10 * _HOUR
 
-PREAD = "bare pread of 512 bytes"
+PREAD = "bare pread of 2048 bytes"
 KEPT_LOCK = "dogpile.Lock, thread mutex, object kept"
 NEW_LOCK = "dogpile.Lock, thread mutex"
 
 
 @dataclass(frozen=True)
 class Call:
-    """One contender of the rows *rows*; *open* makes it ready in a directory of its own."""
+    """One contender of the rows *rows*; *open* prepares it in a directory of its own."""
 
     name: str
     rows: tuple[int, ...]
@@ -139,7 +139,7 @@ def _thread_lock(place: Path, *, kept: bool, stale: bool = False) -> Iterator[Ti
 
 @contextmanager
 def _election(place: Path, *, name: str) -> Iterator[TimeFunction]:
-    """One that has created once, and is fresh."""
+    """Yield calls of an election that has created once, and is fresh."""
     once = elections.ELECTIONS[name].open(str(place / "resource"), lambda: None, _HOUR)
     once()
     yield _calls(once)
@@ -153,8 +153,8 @@ def _lock(place: Path, *, name: str) -> Iterator[TimeFunction]:
 @contextmanager
 def _pread(place: Path) -> Iterator[TimeFunction]:
     fd = os.open(place / "record", os.O_RDWR | os.O_CREAT, 0o666)
-    os.write(fd, bytes(512))
-    yield _calls(partial(os.pread, fd, 512, 0))
+    os.write(fd, bytes(2048))
+    yield _calls(partial(os.pread, fd, 2048, 0))
     os.close(fd)
 
 
@@ -230,7 +230,7 @@ def _stale_over_filelock(place: Path) -> Iterator[TimeFunction]:
         yield _made_blocks(lambda: lock(mutex, sidecar.create, sidecar.value_and_createdtime, _HOUR))
 
 
-# Row 4: what was parsed last time, as long as nothing is new
+# Row 4: the parsed object of the last time, as long as there is no new version
 
 
 def _make_datafile(path: str) -> None:

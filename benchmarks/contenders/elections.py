@@ -1,8 +1,8 @@
-"""Ways to have one of many processes create while the others wait or pass: ours, the peers', and those by hand.
+"""Ways to let one of many processes create while the others wait or pass: ours, the peers', and those by hand.
 
-Plain locks are no dogpile locks. They are put to the same use as people do by hand: look whether it is fresh,
-lock, look again, create. Then whoever comes while another creates waits, because a plain lock cannot tell stale
-from nothing.
+Plain locks are no dogpile locks. They are used as programs use them by hand: look whether it is fresh, lock, look
+again, create. Then a caller that comes while another creates waits, because a plain lock does not know whether
+there is a stale version.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["ELECTIONS", "Election", "FileLockMutex", "JsonSidecar", "dogpile_loc
 
 @dataclass(frozen=True)
 class Election:
-    """One way to have one of many processes create while the others wait or pass."""
+    """One way to let one of many processes create while the others wait or pass."""
 
     name: str
-    #: Called by each process with a path, its creator and the expiretime; returns what is called for each pass.
+    #: Called by each process with a path, its creator and the expiretime; returns the function for each pass.
     open: Callable[[str, Callable[[], object], float | None], Callable[[], object]]
 
 
-# What dogpile.Lock wants to be given
+# The arguments of dogpile.Lock
 
 
 def dogpile_lock() -> Any:
@@ -59,7 +59,7 @@ class FileLockMutex:
 
 
 class JsonSidecar:
-    """When the resource was created, in a JSON file, as ``dogpile.Lock`` wants to be told of it."""
+    """The createdtime in a JSON file, in the form in which ``dogpile.Lock`` needs it."""
 
     def __init__(self, path: str, creator: Callable[[], object]) -> None:
         from dogpile.lock import NeedRegenerationException
@@ -91,7 +91,7 @@ class JsonSidecar:
 
 
 def _by_hand(make: Callable[[str], Block]) -> Callable[..., Callable[[], object]]:
-    """Look, lock, look again, create: with the mtime of a file of its own for a stamp."""
+    """Look, lock, look again, create: the mtime of a file of its own is the stamp."""
 
     def opened(path: str, creator: Callable[[], object], expiretime: float | None) -> Callable[[], object]:
         lock = make(path + ".lock")

@@ -1,7 +1,7 @@
-"""What a user would pick instead, each used as its own documentation recommends, in the shapes the scenarios need.
+"""The alternatives, each used as its own documentation recommends, in the shapes that the scenarios need.
 
-Nothing is imported before it is used: a scenario pays for the peers that take part in it, and the tests for none.
-What many processes need is imported before they are forked, by :func:`prepare`: importing is row 11.
+Each is imported where it is used: a scenario pays for its own peers only, and the tests for none. :func:`prepare`
+imports before many processes are forked: importing is row 11.
 """
 
 from __future__ import annotations
@@ -12,23 +12,33 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["LOCKS", "READ_WRITE", "Block", "ReadWrite", "flocked", "prepare"]
+__all__ = ["LOCKS", "READ_WRITE", "Block", "ReadWrite", "flocked", "is_installed", "prepare"]
 
 #: A ``with`` block to be entered again and again.
 Block = AbstractContextManager[Any]
 
 DOGPILE = "Dogpile"
+PROCESS = "Datafile, in a process"
+THREAD = "Datafile, in a thread"
 READER = "SyncReaderDogpile"
 OVER_FILELOCK = "dogpile.Lock over filelock"
 DBM = "dogpile.cache, dbm backend"
 STAMPEDE = "diskcache memoize_stampede"
+CACHIER = "cachier, next_time"
+CACHIER_FILES = "cachier, separate_files"
+DATAFILES = "Datafiles"
+CACHED_FILE = "cached_file"
+JOBLIB = "joblib.Memory"
+DJANGO = "Django, file-based cache"
 FLOCK = "bare flock"
 FILELOCK = "filelock FileLock"
 PORTALOCKER = "portalocker Lock"
 FASTENERS = "fasteners InterProcessLock"
 DISKCACHE = "diskcache Lock"
+DISKCACHE_BY_HAND = f"{DISKCACHE}, by hand"
 FILELOCK_RW = "filelock ReadWriteLock"
 FASTENERS_RW = "fasteners reader/writer lock"
 
@@ -38,24 +48,36 @@ class ReadWrite:
     """One way to keep readers and a writer apart."""
 
     name: str
-    #: Called by each process with a path; returns what makes a reader's block, and what makes a writer's.
+    #: Called by each process with a path; returns the functions that make a reader's and a writer's block.
     open: Callable[[str], tuple[Callable[[], Block], Callable[[], Block]]]
 
 
 def prepare(name: str) -> None:
-    """Import what the election or the lock of this name will import."""
+    """Import the modules of the election or the lock of this name."""
     for start, modules in _IMPORTS.items():
         if name.startswith(start):
             for module in modules:
                 import_module(module)
 
 
+def is_installed(name: str) -> bool:
+    """Return whether the packages of the contender of this name are there."""
+    modules = [module for start, some in _IMPORTS.items() if name.startswith(start) for module in some]
+    return all(find_spec(module.partition(".")[0]) for module in modules)
+
+
 _IMPORTS = {
     DOGPILE: ("dogpile_fs._dogpile.dogpile",),
     READER: ("dogpile_fs._dogpile.dogpile", "dogpile_fs._locks.readwrite"),
+    "Datafile": ("dogpile_fs._datafile.datafile", "dogpile_fs._datafile.child"),
+    DATAFILES: ("dogpile_fs._datafile.datafiles",),
+    CACHED_FILE: ("dogpile_fs._datafile.cached_file",),
     OVER_FILELOCK: ("dogpile.lock", "filelock"),
     DBM: ("dogpile.cache", "dogpile.cache.backends.file", "dbm.dumb"),
     "diskcache": ("diskcache",),
+    "cachier": ("cachier",),
+    JOBLIB: ("joblib",),
+    DJANGO: ("django.core.cache.backends.filebased",),
     "filelock": ("filelock",),
     "portalocker": ("portalocker",),
     "fasteners": ("fasteners",),
@@ -76,7 +98,7 @@ def flocked(fd: int, kind: int = LOCK_EX) -> Iterator[None]:
 
 
 class _Flock:
-    """Exclusive ``flock``, as a block: no more than the system calls."""
+    """Exclusive ``flock``, as a block: the system calls alone."""
 
     def __init__(self, path: str) -> None:
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -115,7 +137,7 @@ def _diskcache(path: str) -> Block:
     return lock
 
 
-#: Mutexes: name, and what makes one of a path.
+#: Mutexes: name, and the function that makes one of a path.
 LOCKS: dict[str, Callable[[str], Block]] = {
     FLOCK: _Flock,
     FILELOCK: _filelock,

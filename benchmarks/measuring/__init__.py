@@ -1,1 +1,1 @@
-"""Processes, load and machine, and the computing of what was measured."""
+"""Processes, load and machine, and the computing of figures."""

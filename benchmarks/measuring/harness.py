@@ -1,12 +1,11 @@
-"""Many processes that begin together, write down when what happened to them, and are computed with afterwards.
+"""Many processes that begin together, note the moments of their events, and are evaluated afterwards.
 
-Every process keeps its own track: moments on ``CLOCK_MONOTONIC``, which is one clock for all of them, in memory,
-written to a file of its own when all roles have come to their end. So no process waits for another to tell
-something, none takes the processors away from those that are still at it, and what is measured is not the
-measuring. Whoever has not come to an end in time is interrupted, and his track tells how far he got: that is how
-starvation shows.
+Every process keeps its own track: moments on ``CLOCK_MONOTONIC``, which is one clock for all of them. It is in
+memory, and is written to a file of its own when all roles have ended. So no process waits for another to report,
+none takes processor time from those that are still measured, and the measuring is not measured. A process that has
+not ended in time is interrupted, and its track shows how far it got: so starvation shows.
 
-Nothing of the contenders is known here.
+This module knows no contenders.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from typing import Any, NoReturn
 
 __all__ = ["KEPT", "Crowd", "OutOfTime", "RoleFailed", "Track", "meanwhile", "processor_seconds", "seconds"]
 
-#: What a scenario leaves in the directory of this name, in its scratch directory, is kept beside the results.
+#: Files that a scenario leaves in the directory of this name, in its scratch directory, are kept with the results.
 KEPT = "kept"
-#: Between the word to begin and the beginning, so that the last has heard it too.
+#: Nanoseconds between the signal to begin and the beginning, so that the last process has received it too.
 _NOTICE = 20_000_000
 _MOMENT = struct.Struct("q")
-#: What a process that was interrupted may take to write down its track.
+#: Seconds in which a process that was interrupted must write down its track.
 _GRACE = 10.0
 
 
 class OutOfTime(BaseException):
-    """A role did not come to its end in time. No ``Exception``: no contender may take it for one of its own."""
+    """A role did not end in time. No ``Exception``, so that no contender handles it as one of its own."""
 
 
 class RoleFailed(Exception):
@@ -45,13 +44,13 @@ class RoleFailed(Exception):
 
 
 class Track:
-    """What one process writes down. Moments are integers: nanoseconds on the monotonic clock."""
+    """The track of one process. Moments are integers: nanoseconds on the monotonic clock."""
 
     def __init__(self, role: str, begin_at: int = -1, ready: int = -1, patience: float = 0.0) -> None:
         self.role = role
         self.marks: list[tuple[str, int]] = []
-        #: Whatever else a role wants to tell, as JSON can hold it.
-        self.told: dict[str, Any] = {}
+        #: Other results of a role, of types that JSON has.
+        self.reported: dict[str, Any] = {}
         self.finished = False
         self.failure = ""
         self._begin_at = begin_at
@@ -59,7 +58,7 @@ class Track:
         self._patience = patience
 
     def begin(self) -> int:
-        """All is set up: wait for the others, and return the moment at which all begin."""
+        """Wait, when all is set up, for the others, and return the moment at which all begin."""
         os.write(self._ready, b".")
         begin: int = _MOMENT.unpack(os.read(self._begin_at, _MOMENT.size))[0]
         while (left := begin - time.monotonic_ns()) > 0:
@@ -68,28 +67,28 @@ class Track:
         return begin
 
     def mark(self, what: str) -> int:
-        """It happens now."""
+        """Note that *what* happens now, and return the moment."""
         now = time.monotonic_ns()
         self.marks.append((what, now))
         return now
 
     def moments(self, what: str) -> list[int]:
-        """When *what* happened to this process."""
+        """Return the moments of *what* in this process."""
         return [at for name, at in self.marks if name == what]
 
     def at(self, what: str) -> int | None:
-        """When it happened first; None if it did not."""
+        """Return the first moment of *what*; None if there is none."""
         return next(iter(self.moments(what)), None)
 
     def as_json(self) -> dict[str, Any]:
-        return {"marks": self.marks, "told": self.told, "finished": self.finished, "failure": self.failure}
+        return {"marks": self.marks, "reported": self.reported, "finished": self.finished, "failure": self.failure}
 
 
 class Crowd:
     """Processes forked from here, each in a role, that begin at one moment.
 
-    A process whose role has come to its end, or was interrupted, sleeps until no role is left: to write down a
-    track and to exit costs about a millisecond of processor time, which others may be waiting for.
+    A process whose role has ended, or was interrupted, sleeps until no role is left: to write a track and to exit
+    costs about a millisecond of processor time, for which other processes may wait.
 
     :param place: an existing directory for their tracks.
     :param patience: seconds from the beginning after which a role is interrupted.
@@ -110,7 +109,8 @@ class Crowd:
         self._roles: list[tuple[str, Callable[..., object], tuple[Any, ...]]] = []
 
     def add(self, name: str, role: Callable[..., object], *args: Any, count: int = 1) -> None:
-        """*count* processes call ``role(track, *args)``; it calls ``track.begin()`` once, when it is set up."""
+        """Let *count* processes call ``role(track, *args)``, which calls ``track.begin()`` once, when it is set
+        up."""
         self._roles += [(name, role, args)] * count
 
     def run(self) -> list[Track]:
@@ -120,8 +120,8 @@ class Crowd:
         """
         begin_at, tell = os.pipe()
         ready, say = os.pipe()
-        # Nobody writes here: it comes to its end when no process has a role left, because each lets go of it after
-        # its role, and the kernel does so for one that was killed.
+        # No process writes here: the pipe ends when no process has a role left, because each closes it after its
+        # role, and the kernel does so for one that was killed.
         all_over, playing = os.pipe()
         pids: list[int] = []
         try:
@@ -140,7 +140,7 @@ class Crowd:
             os.write(tell, _MOMENT.pack(time.monotonic_ns() + _NOTICE) * len(pids))
             self._wait_for_the_end(pids, all_over)
         finally:
-            for pid in pids:  # only after an error is any of them left
+            for pid in pids:  # after an error some are left
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             for fd in (begin_at, tell, ready, say, all_over, playing):
@@ -161,19 +161,19 @@ class Crowd:
         all_over: int,
         let_go: tuple[int, ...],
     ) -> NoReturn:
-        """In the child. After its role it lets go of the descriptors *let_go*, and waits for *all_over* to end."""
+        """Play the role in the child, then close the descriptors *let_go*, and wait until *all_over* ends."""
         over = False
 
         def interrupt(_number: int, _frame: FrameType | None) -> None:
             if not over:
-                # Again soon, should a destructor or a callback have swallowed this one.
+                # Again soon, in case a destructor or a callback has swallowed this one.
                 signal.setitimer(signal.ITIMER_REAL, 0.5)
                 raise OutOfTime
 
         status = 1
         try:
             signal.signal(signal.SIGALRM, interrupt)
-            signal.setitimer(signal.ITIMER_REAL, self.patience + _GRACE)  # until begin(), the setting up
+            signal.setitimer(signal.ITIMER_REAL, self.patience + _GRACE)  # until begin(): for setting up
             with suppress(OutOfTime):
                 try:
                     role(track, *args)
@@ -191,7 +191,7 @@ class Crowd:
             self._file(number).write_text(json.dumps(track.as_json()))
             status = 0
         finally:
-            # No atexit functions, no destructors: they belong to the parent, or take time that nobody measures.
+            # No atexit functions, no destructors: they belong to the parent, or take time that is not measured.
             os._exit(status)
 
     def _wait_until_ready(self, ready: int, count: int) -> None:
@@ -201,12 +201,12 @@ class Crowd:
                 raise RoleFailed(f"{count} processes were not set up in time")
             said = len(os.read(ready, 4096))
             if said == 0:
-                break  # they have ended: their tracks tell why
+                break  # they have ended: their tracks say why
             count -= said
 
     def _wait_for_the_end(self, pids: list[int], all_over: int) -> None:
         deadline = time.monotonic() + self.patience + 2 * _GRACE
-        select.select([all_over], [], [], self.patience + 2 * _GRACE)  # asleep, as long as something is measured
+        select.select([all_over], [], [], self.patience + 2 * _GRACE)  # asleep while there is something to measure
         while pids:
             done, _ = os.waitpid(pids[0], os.WNOHANG)
             if done:
@@ -229,7 +229,7 @@ class Crowd:
             return track
         file.unlink()
         track.marks = [(what, at) for what, at in data["marks"]]
-        track.told, track.finished, track.failure = data["told"], data["finished"], data["failure"]
+        track.reported, track.finished, track.failure = data["reported"], data["finished"], data["failure"]
         return track
 
 
@@ -271,11 +271,11 @@ def meanwhile(action: Callable[[Callable[[], None]], object]) -> Iterator[None]:
 
 
 def seconds(begin: int, end: int) -> float:
-    """From one moment to another."""
+    """Return the seconds from one moment to another."""
     return (end - begin) / 1e9
 
 
 def processor_seconds() -> tuple[float, float]:
-    """What this process has used so far: in its own code, in the kernel."""
+    """Return the processor time of this process so far: in its own code, in the kernel."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime, usage.ru_stime

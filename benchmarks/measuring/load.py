@@ -1,10 +1,9 @@
-"""Clients of row 8: wrk where it is installed, else a driver of our own that does no more than it must.
+"""Clients of row 8: wrk where it is installed, else a minimal driver of our own.
 
 The driver keeps so many connections busy from one process: it connects, sends the same bytes, and reads until the
-server closes. gunicorn's sync workers close after each answer, so there is nothing to keep alive. It needs about a
-quarter of what a worker needs for a request; so it is not the bottleneck, but on a small machine it takes its
-share of the processors, and hides a part of every difference. That is why the server's own processor time is
-measured too.
+server closes. gunicorn's sync workers close after each answer, so no connection is kept alive. The driver needs
+about a quarter of a worker's time for a request: it is not the bottleneck, but on a small machine it takes its
+share of the processors, and hides a part of every difference. So the server's own processor time is measured too.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from dataclasses import dataclass
 __all__ = ["CONNECTIONS", "Load", "driver", "requests_in"]
 
 CONNECTIONS = 8
-#: Seconds without an answer after which the server is broken, and not merely slow.
+#: Seconds without an answer after which the server counts as broken, and not merely slow.
 _PATIENCE = 60
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of some seconds of requests."""
+    """The result of some seconds of requests."""
 
     requests: int
     seconds: float
@@ -36,7 +35,7 @@ class Load:
 
 
 def driver() -> tuple[str, Callable[[int, str, float], Load]]:
-    """The name of the driver, and the driver: called with port, path and seconds."""
+    """Return the name of the driver, and the driver: called with port, path and seconds."""
     wrk = shutil.which("wrk")
     if wrk is None:
         return "a driver of its own (wrk is not installed)", drive
@@ -58,7 +57,7 @@ def _wrk(wrk: str, port: int, path: str, seconds: float) -> Load:
 
 
 def requests_in(report: str) -> Load:
-    """What wrk says it did.
+    """Return the result in wrk's output.
 
     >>> requests_in('''  3000 requests in 1.50s, 4.20MB read
     ...   Socket errors: connect 0, read 2, write 0, timeout 1
@@ -88,7 +87,7 @@ class _Request:
 
 
 def drive(port: int, path: str, seconds: float) -> Load:
-    """Send requests for so many seconds, and see the last ones through."""
+    """Send requests for so many seconds, and wait for the last answers."""
     address = ("127.0.0.1", port)
     words = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     requests = failures = 0

@@ -1,4 +1,4 @@
-"""On what it was measured, and what else the machine had to do meanwhile. No names of hosts or places."""
+"""The machine of a measurement, and its other load meanwhile. No names of hosts or paths."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ PACKAGES = (
     "portalocker",
     "fasteners",
     "diskcache",
+    "cachier",
+    "joblib",
+    "Django",
     "pyperf",
     "matplotlib",
     "gunicorn",
@@ -29,7 +32,7 @@ PACKAGES = (
 
 
 def described(scratch: Path) -> dict[str, Any]:
-    """Machine, kernel, Python and versions; *scratch* is where the files of the scenarios are."""
+    """Return machine, kernel, Python and versions; *scratch* is the directory of the scenarios' files."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -59,7 +62,7 @@ def _is_virtual() -> bool:
 
 
 def _file_system(place: Path) -> str:
-    """Its type, as the mount table has it: the last mount that *place* is in."""
+    """Return its type, as the mount table has it: the last mount that *place* is in."""
     try:
         lines = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
@@ -88,16 +91,16 @@ def _version(name: str) -> str:
 
 @dataclass
 class Meanwhile:
-    """What the processors did while something was measured, in percent of all of them."""
+    """The load of the processors during a measurement, in percent of all of them."""
 
-    #: Of other programs, and of what the host of a virtual machine gave to others.
+    #: The percentages of other programs, and of what the host of a virtual machine gave to other machines.
     others: float = 0.0
     stolen: float = 0.0
 
 
 @contextmanager
 def watched() -> Iterator[Meanwhile]:
-    """A block after which the object that it yields tells what else went on."""
+    """Yield an object that has, after the block, the other load during the block."""
     seen = Meanwhile()
     before, own_before = _ticks(), _own()
     yield seen
@@ -106,7 +109,7 @@ def watched() -> Iterator[Meanwhile]:
 
 
 def others(before: list[int], after: list[int], own: float) -> tuple[float, float]:
-    """Percent of others and percent stolen, between two readings of the first line of /proc/stat.
+    """Return the percentages of others and stolen, between two readings of the first line of /proc/stat.
 
     *own*: ticks of ours among them. The fields are those of proc_pid_stat(5): user, nice, system, idle, iowait,
     irq, softirq, steal.
@@ -131,7 +134,7 @@ def _ticks() -> list[int]:
 
 
 def _own() -> float:
-    """Ticks that this process and its children that have ended have used."""
+    """Return the ticks of this process and of its children that have ended."""
     used = 0.0
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         usage = resource.getrusage(who)

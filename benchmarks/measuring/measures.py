@@ -1,8 +1,8 @@
-"""What was measured, how far it spreads, and whether it meets its bar.
+"""Figures, their spread, and whether they meet their bars.
 
-Pure: nothing here measures. A figure never stands alone: it carries its spread, and a ratio is made of pairs that
-were measured one after the other, because on a shared machine two figures taken a minute apart say more of the
-minute than of what was measured.
+Pure: this module measures nothing. A figure never comes alone: it carries its spread. A ratio is made of pairs
+that were measured one after the other, because on a shared machine two figures a minute apart differ more by the
+minute than by their subjects.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SECONDS, PER_SECOND, BYTES, COUNT, SHARE = "s", "1/s", "B", "", "%"
 
 @dataclass(frozen=True)
 class Spread:
-    """Repeated measurements of one thing: their median, the quartiles around it, and the extremes."""
+    """Repeated measurements of one quantity: their median, the quartiles around it, and the extremes."""
 
     count: int
     least: float
@@ -59,7 +59,8 @@ class Spread:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of *values* that *share* percent of them do not exceed: one that was really measured.
+    """Return the smallest of *values* that *share* percent of them do not exceed: a value that was really
+    measured.
 
     >>> percentile([1, 2, 3, 4], 50), percentile(range(1, 1001), 99), percentile([5], 99)
     (2, 990, 5)
@@ -70,7 +71,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def paired(ones: Sequence[float], others: Sequence[float]) -> Spread:
-    """How many times the *others* the *ones* are, where those at the same place were measured in the same round.
+    """Return the ratios of *ones* to *others*, each pair from the same round.
 
     >>> paired([2, 4, 600], [1, 2, 300])  # a machine that was busy in the third round
     Spread(count=3, least=2.0, lower=2.0, median=2.0, upper=2.0, most=2.0)
@@ -79,9 +80,9 @@ def paired(ones: Sequence[float], others: Sequence[float]) -> Spread:
 
 
 def ratio(one: float, other: float) -> float:
-    """How many times the *other* the *one* is; not a number where the other did nothing at all.
+    """Return the ratio of *one* to *other*; not a number where *other* is 0.
 
-    That happens where the machine is so busy that something did not get to run in its time, which is no error.
+    That happens where the machine is so busy that a contender did not get to run in its time, which is no error.
 
     >>> ratio(3, 2), ratio(3, 0)
     (1.5, nan)
@@ -90,7 +91,7 @@ def ratio(one: float, other: float) -> float:
 
 
 def rotated(contenders: Sequence[T], number: int) -> list[T]:
-    """The contenders in the order of this round: each round begins with another.
+    """Return the contenders in the order of this round: each round begins with another.
 
     >>> rotated("abc", 0), rotated("abc", 4)
     (['a', 'b', 'c'], ['b', 'c', 'a'])
@@ -101,10 +102,10 @@ def rotated(contenders: Sequence[T], number: int) -> list[T]:
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing that was measured of one contender.
+    """One figure of one contender.
 
-    *what* names the column, *unit* is one of those above. *at* is where on the x axis it stands, if there is one:
-    a number of processes, of paths, of bytes. Without a *spread* there is no figure, and *said* tells why.
+    *what* names the column, *unit* is one of those above. *at* is the place on the x axis, if there is one: a
+    number of processes, of paths, of bytes. Without a *spread* there is no figure, and *said* gives the reason.
     """
 
     contender: str
@@ -117,7 +118,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Ratio:
-    """What was measured of *contender* over the same of *reference*, pair by pair."""
+    """The figure *what* of *contender* over that of *reference*, pair by pair."""
 
     contender: str
     reference: str
@@ -128,7 +129,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Bar:
-    """What was to be reached: the median of *measured* is at most, or at least, *limit*."""
+    """A goal: the median of *measured* is at most, or at least, *limit*."""
 
     text: str
     limit: float
@@ -143,8 +144,9 @@ class Bar:
 
     @property
     def close(self) -> bool:
-        """Whether the limit lies among the middle half of what was measured: another run may say the opposite."""
-        return self.measured.count > 1 and self.measured.lower <= self.limit <= self.measured.upper
+        """Whether the limit lies between the quartiles: another run may say the opposite."""
+        lower, upper = self.measured.lower, self.measured.upper
+        return lower < upper and lower <= self.limit <= upper
 
     @property
     def verdict(self) -> str:
@@ -153,7 +155,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Check:
-    """What must be so however slow the machine is: a count, never a time. *seen* is what was found."""
+    """A condition that holds however slow the machine is: a count, never a time. *seen* is the value found."""
 
     text: str
     passed: bool
@@ -162,7 +164,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture of a scenario: what was measured of *what*, as bars, or as lines over *at*; or the *series*.
+    """One picture of a scenario: the figures *what*, as bars, or as lines over *at*; or the *series*.
 
     *limit* is drawn as a line; *spans* are drawn as shaded stretches of the x axis, with their names.
     """
@@ -182,7 +184,7 @@ class Plot:
 
 @dataclass
 class Scenario:
-    """One row of the table: how it was set up, what came out, what was to be reached."""
+    """One row of the table: its setting, its figures, its bars."""
 
     number: int
     title: str
@@ -194,7 +196,7 @@ class Scenario:
     ratios: list[Ratio] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
-    #: Among them: which peer cannot take part, and why.
+    #: Notes: among others, which peer cannot take part, and why.
     notes: list[str] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
 

@@ -1,6 +1,6 @@
-"""What a run found, as text: the tables of docs/benchmarks.rst.
+"""The text of docs/benchmarks.rst: the tables of a run.
 
-The page may say more than the tables: what stands before and after the two marks is left as it is.
+The page may say more than the tables: the text before and after the two marks stays as it is.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ How to read and repeat them, and what they do not show: `benchmarks/README.rst <
 
 {END}
 """
-#: Above this share of others, in percent, figures are not worth much.
+#: Percent of the processors that others took, above which figures are not worth much.
 BUSY = 10.0
 
 
 def written_into(page_now: str | None, text: str) -> str:
-    """The page with *text* between its marks; a new page if there is none.
+    """Return the page with *text* between its marks; a new page if there is none.
 
     :raises ValueError: if the page has lost its marks.
     """
@@ -46,7 +46,8 @@ def written_into(page_now: str | None, text: str) -> str:
 
 
 def page(results: dict[str, Any], pictures: dict[int, Sequence[str]]) -> str:
-    """All of it, from what is in the JSON file; *pictures*: the files of each row, as the page names them."""
+    """Return the text, from the contents of the JSON file; *pictures*: the files of each row, as the page names
+    them."""
     scenarios = [Scenario.from_json(data) for data in results["scenarios"]]
     parts = [_on_what(results), _bars(scenarios)]
     parts += [section(scenario, pictures.get(scenario.number, ())) for scenario in scenarios]
@@ -54,19 +55,21 @@ def page(results: dict[str, Any], pictures: dict[int, Sequence[str]]) -> str:
 
 
 def _on_what(results: dict[str, Any]) -> str:
-    machine = dict(results["machine"])
-    packages = machine.pop("packages")
-    lines = [f":{name}: {value}" for name, value in machine.items()]
-    lines.append(":packages: " + ", ".join(f"{name} {version}" for name, version in packages.items()))
+    lines = [f":{name}: {_said(value)}" for name, value in results["machine"].items()]
     text = ["On what", "=======", "", *lines, ""]
     runs = results["runs"].values()
+    differ = {name: run["elsewhere"] for name, run in results["runs"].items() if run.get("elsewhere")}
+    for machine in _in_order(map(_described, differ.values())):
+        names = ", ".join(name for name, one in differ.items() if _described(one) == machine)
+        text += [f"Measured elsewhere, on another {machine}: {names}.", ""]
     dates = sorted({run["when"][:10] for run in runs})
     text.append(
         f"Measured {' and '.join(dates)}. While a row was measured, other programs took at most "
         f"{max(run['others'] for run in runs):.0f} % of the processors, and the host of the virtual machine took "
         f"away at most {max(run['stolen'] for run in runs):.0f} %."
     )
-    busy = [name for name, run in results["runs"].items() if run["others"] + run["stolen"] > BUSY]
+    taken = {name: run["others"] + run["stolen"] for name, run in results["runs"].items()}
+    busy = [f"{name} ({share:.0f} %)" for name, share in taken.items() if share > BUSY]
     if busy:
         text += [
             "",
@@ -75,6 +78,17 @@ def _on_what(results: dict[str, Any]) -> str:
     if any(run["quick"] for run in runs):
         text += ["", "**A quick run: it shows that the scripts work. Its figures mean nothing.**"]
     return "\n".join(text)
+
+
+def _described(differ: dict[str, Any]) -> str:
+    return "; ".join(f"{what} ({_said(value)})" for what, value in differ.items())
+
+
+def _said(value: str | dict[str, str]) -> str:
+    """Return one property of a machine; of its packages, the versions."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    return str(value)
 
 
 def _bars(scenarios: Iterable[Scenario]) -> str:
@@ -88,7 +102,7 @@ def _bars(scenarios: Iterable[Scenario]) -> str:
 
 
 def section(scenario: Scenario, pictures: Iterable[str]) -> str:
-    """One row: how it was set up, its figures, its pictures, what is to be known."""
+    """Return one row: its setting, its figures, its pictures, its notes."""
     title = f"{scenario.number}. {scenario.title}"
     parts = [title + "\n" + "=" * len(title), scenario.setting, _figures(scenario)]
     parts += [f".. image:: {picture}" for picture in pictures]
@@ -98,7 +112,7 @@ def section(scenario: Scenario, pictures: Iterable[str]) -> str:
 
 
 def _figures(scenario: Scenario) -> str:
-    """A line for each contender (and place on the x axis), a column for each thing that was measured."""
+    """Return a line for each contender (and place on the x axis), with a column for each figure."""
     x = next((plot.x for plot in scenario.plots if plot.kind == "lines"), "")
     has_x = any(figure.at is not None for figure in scenario.figures)
     columns: list[tuple[str, bool]] = []

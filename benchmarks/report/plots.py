@@ -1,4 +1,4 @@
-"""What a run found, as pictures that can be read at a glance: SVG, one or two for each row.
+"""The pictures of a run: SVG, one or two for each row.
 
 Ours is blue, the limit that the system sets is black and dashed, and a peer has the same colour in all pictures.
 """
@@ -22,6 +22,8 @@ _PEERS = {
     "filelock": "#3d8f4f",
     "fasteners": "#b23a48",
     "portalocker": "#8c7a2b",
+    "joblib": "#c05a9b",
+    "Django": "#2f7f7a",
 }
 _OTHER = "#8a8a8a"
 _LIMIT = "#111111"
@@ -29,7 +31,7 @@ _MARKS = "osD^vPX*"
 
 
 def draw(scenario: Scenario, directory: Path) -> list[str]:
-    """Write the row's pictures into *directory*; returns the names of the files."""
+    """Write the row's pictures into *directory*, and return the names of the files."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -52,7 +54,7 @@ def draw(scenario: Scenario, directory: Path) -> list[str]:
 
 
 def _bars(scenario: Scenario, plot: Plot, figure: Any, axes: Any) -> None:
-    """The median, with a line from quartile to quartile; the best at the top."""
+    """Draw the median, with a line from quartile to quartile; the best at the top."""
     found = [one for one in _of(scenario, plot) if one.spread is not None]
     found.sort(key=lambda one: one.spread.median, reverse=plot.x != "percent")
     figure.set_size_inches(7.5, 1.0 + 0.32 * len(found))
@@ -74,7 +76,7 @@ def _bars(scenario: Scenario, plot: Plot, figure: Any, axes: Any) -> None:
 
 
 def _lines(scenario: Scenario, plot: Plot, figure: Any, axes: Any) -> None:
-    """The median over the x axis, with the quartiles as a band."""
+    """Draw the median over the x axis, with the quartiles as a band."""
     found = [one for one in _of(scenario, plot) if one.spread is not None and one.at is not None]
     figure.set_size_inches(7.5, 4.2)
     for number, name in enumerate(dict.fromkeys(one.contender for one in found)):
@@ -119,7 +121,7 @@ def _series(scenario: Scenario, plot: Plot, figure: Any, axes: Any) -> None:
     for name, points in plot.series.items():
         x, y = [at for at, _ in points], [value for _, value in points]
         if plot.logarithmic:
-            y = [max(value, 1.0) for value in y]  # none at all, where a logarithm has to be drawn
+            y = [max(value, 1.0) for value in y]  # 0 has no place on a logarithmic axis
         axes.plot(x, y, color=_colour(scenario, name), linewidth=2.2 if name in scenario.ours else 1.2, label=name)
     for name, (begin, end) in plot.spans.items():
         axes.axvspan(begin, end, color="#000000", alpha=0.06, linewidth=0)

@@ -1,4 +1,4 @@
-"""Figures as people read them: three digits and a unit, with the spread beside."""
+"""Figures for people: three digits and a unit, with the spread beside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shown(value: float, unit: str = COUNT) -> str:
 
 
 def with_spread(spread: Spread, unit: str = COUNT) -> str:
-    """The median, and in brackets the quartiles.
+    """Return the median, and in brackets the quartiles.
 
     >>> with_spread(Spread.of([1, 2, 3, 4, 5]), "s"), with_spread(Spread.of([2]), "s")
     ('3 s (2 to 4)', '2 s')

@@ -1,4 +1,4 @@
-"""Row 5: many processes come at once and there is nothing yet: one creates, how soon are the others through?"""
+"""Row 5: many processes come at once and there is no version yet: one creates, how soon are the others through?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Size:
-    #: How many rounds with so many processes.
+    #: The number of rounds with so many processes.
     rounds: dict[int, int]
     creation: float  # seconds
     patience: float
@@ -54,17 +54,17 @@ FULL = Size(rounds={10: 3, 50: 5, 200: 2}, creation=0.2, patience=15.0)
 QUICK = Size(
     rounds={10: 1, 50: 1},
     creation=0.15,
-    patience=60.0,  # it is checked that all are through, and must not depend on the machine
+    patience=60.0,  # a check says that all are through, and must not depend on the machine
     contenders=(peers.DOGPILE, peers.OVER_FILELOCK, LIMIT),
 )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one cold start came to; times in seconds from the end of the (last) creation."""
+    """The outcome of one cold start; times in seconds from the end of the (last) creation."""
 
     creations: int
-    #: Processes that were not through in time.
+    #: The number of processes that were not through in time.
     missing: int
     median: float
     last: float
@@ -97,8 +97,8 @@ def _come(track: Track, name: str, path: str, creation: float) -> None:
         time.sleep(creation)
         track.mark("creation ends")
 
-    # A pass elsewhere first: a forked process pays for every page of memory that it touches for the first time,
-    # and it is the start of the resource that is cold here, not that of the process.
+    # A pass elsewhere first: a forked process pays for every page of memory that it touches for the first time.
+    # The resource is cold here, not the process.
     elections.ELECTIONS[name].open(f"{path}-{os.getpid()}", lambda: None, _HOUR)()
     once = elections.ELECTIONS[name].open(path, creator, _HOUR)
     track.begin()
@@ -110,10 +110,10 @@ def _come(track: Track, name: str, path: str, creation: float) -> None:
 
 
 def outcome(tracks: Sequence[Track]) -> Outcome:
-    """What the tracks of one cold start say.
+    """Return the outcome in the tracks of one cold start.
 
-    Whoever created does not count as a waiter. Where several created, the last creation counts: earlier returns
-    are then negative.
+    A process that created is no waiter. Where several created, the last creation counts: earlier returns are then
+    negative.
     """
     ends = [at for track in tracks for at in track.moments("creation ends")]
     if not ends:
@@ -130,13 +130,13 @@ def outcome(tracks: Sequence[Track]) -> Outcome:
 
 
 def scenario(found: dict[tuple[str, int], list[Outcome]], creation: float, patience: float) -> Scenario:
-    """The row, from the outcomes of each contender with each number of processes, round by round."""
+    """Return the row, from the outcomes of each contender with each number of processes, round by round."""
     row = Scenario(
         number=5,
         title="Cold start",
-        setting=f"So many processes are set up, begin at one moment, and find nothing yet. The creator sleeps for "
-        f"{creation:g} s. Measured from its end to the moments at which the others are through; whoever is "
-        "through sleeps until all are.",
+        setting=f"So many processes are set up, begin at one moment, and find no version. The creator sleeps for "
+        f"{creation:g} s. Measured from its end to the moments at which the others are through; a process that "
+        "is through sleeps until all are.",
         ours=[peers.DOGPILE],
         limit=LIMIT,
         notes=[
@@ -189,7 +189,7 @@ def _seconds(outcomes: Sequence[Outcome], what: str) -> list[float]:
 
 
 def _said(outcomes: Sequence[Outcome], count: int, patience: float) -> str:
-    """Why there are no times to tell; empty if there are."""
+    """Return why there are no times; empty if there are."""
     missing = max(one.missing for one in outcomes)
     if missing:
         return f"{missing} not through in {patience:g} s"

@@ -1,7 +1,8 @@
-"""Row 6: a writer among readers who overlap without a gap: does it get in, how soon, and what do the readers lose?
+"""Row 6: a writer among readers that overlap without a gap: does it get in, how soon, and at what cost to the
+readers?
 
-That ours lets everybody in is counted, and must not depend on how soon: so a round of ours is not over before it
-has let everybody in so often, however slow the machine, and the patience of the crowd is what bounds it.
+A check counts that our lock lets every process in, and must not depend on speed: a round of ours lasts until every
+process was inside so often, however slow the machine; the patience of the crowd bounds it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ __all__ = ["Outcome", "measure", "outcome", "scenario"]
 HOLD = 0.002
 _PAUSE = 0.010  # between two writes; a writer that is always there would leave nothing to read
 MOST_HOLDS = 5
-#: How often everybody gets in at least, before a round of ours is over.
+#: The entries of each process at least, before a round of ours ends.
 _AT_LEAST = 3
 MEDIAN, HIGH, MOST, READS, WRITES = (
     "writer's wait, p50",
@@ -64,17 +65,17 @@ QUICK = Size(readers=(8,), rounds=1, duration=0.5, patience=60.0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one round came to. Waits in seconds."""
+    """The outcome of one round. Waits in seconds."""
 
-    #: The last may be one in vain: so long the writer had waited when the round ended.
+    #: The last may have failed: so long the writer had waited when the round ended.
     waits: list[float]
     writes: int
     reads_per_second: float
-    #: Readers that came to the end.
+    #: The number of readers that ended in time.
     readers_through: int
-    #: Of the reader that got in least often.
+    #: The entries of the reader that got in least often.
     fewest_reads: int
-    #: Readers' blocks that share a moment with a writer's.
+    #: The number of readers' blocks that share a moment with a writer's.
     overlaps: int
 
 
@@ -107,7 +108,7 @@ def _once(name: str, readers: int, size: Size, scratch: Path) -> Outcome:
 def _read(track: Track, name: str, path: str, duration: float, at_least: int, enough: mmap.mmap) -> None:
     reading, _ = peers.READ_WRITE[name].open(path)
     blocks: list[Span] = []
-    track.told["blocks"] = blocks
+    track.reported["blocks"] = blocks
     now, sleep = time.monotonic_ns, time.sleep
     end = track.begin() + int(duration * 1e9)
     while now() < end or not enough[0] or len(blocks) < at_least:
@@ -119,21 +120,21 @@ def _read(track: Track, name: str, path: str, duration: float, at_least: int, en
 
 
 def _write(track: Track, name: str, path: str, duration: float, at_least: int, enough: mmap.mmap) -> None:
-    """Its last wait may end only when the readers have left: then the round is over."""
+    """Write again and again. The last wait may end only when the readers have left: then the round is over."""
     _, writing = peers.READ_WRITE[name].open(path)
-    attempts: list[tuple[int, int, int]] = []  # asked, entered, left
+    attempts: list[tuple[int, int, int]] = []  # requested, entered, left
     now = time.monotonic_ns
     begin = track.begin()
     end = begin + int(duration * 1e9)
-    track.told.update(attempts=attempts, begin=begin, end=end)
-    time.sleep(5 * HOLD)  # until all readers are at it
+    track.reported.update(attempts=attempts, begin=begin, end=end)
+    time.sleep(5 * HOLD)  # until all readers run
     while (asked := now()) < end or len(attempts) < at_least:
         with writing():
             entered = now()
             left = now()
         attempts.append((asked, entered, left))
         if len(attempts) == at_least:
-            track.told["end"] = max(end, left)
+            track.reported["end"] = max(end, left)
             enough[0] = 1
         time.sleep(_PAUSE)
 
@@ -142,18 +143,18 @@ def _write(track: Track, name: str, path: str, duration: float, at_least: int, e
 
 
 def outcome(writer: Track, readers: Sequence[Track]) -> Outcome:
-    """What the tracks of one round say.
+    """Return the outcome in the tracks of one round.
 
     The last attempt had not succeeded when the round ended. It counts as a wait of the time that it had lasted, if
     that is longer than all others; else it was merely cut short. A writer that was interrupted in its first
     attempt has waited all the time.
     """
-    begin: int = writer.told["begin"]
-    end: int = writer.told["end"]
-    attempts: list[tuple[int, int, int]] = [tuple(attempt) for attempt in writer.told["attempts"]]
+    begin: int = writer.reported["begin"]
+    end: int = writer.reported["end"]
+    attempts: list[tuple[int, int, int]] = [tuple(attempt) for attempt in writer.reported["attempts"]]
     waits = [seconds(asked, entered) for asked, entered, _ in attempts if entered <= end]
     in_vain = [seconds(asked, end) for asked, entered, _ in attempts if asked < end < entered]
-    blocks: list[list[Span]] = [[tuple(block) for block in reader.told["blocks"]] for reader in readers]
+    blocks: list[list[Span]] = [[tuple(block) for block in reader.reported["blocks"]] for reader in readers]
     writes = [(entered, left) for _, entered, left in attempts]
     longer = [wait for wait in in_vain if wait > max(waits, default=0.0)]
     return Outcome(
@@ -167,7 +168,8 @@ def outcome(writer: Track, readers: Sequence[Track]) -> Outcome:
 
 
 def overlapping(ones: Sequence[Span], others: Sequence[Span]) -> int:
-    """How many of *ones* share a moment with one of *others*; both are in order, and neither overlaps itself.
+    """Return how many of *ones* share a moment with one of *others*; both are in order, and neither overlaps
+    itself.
 
     >>> overlapping([(0, 2), (3, 5), (9, 10)], [(1, 4), (5, 6)])
     2
@@ -181,7 +183,7 @@ def overlapping(ones: Sequence[Span], others: Sequence[Span]) -> int:
 
 
 def scenario(found: dict[tuple[str, int], list[Outcome]], duration: float) -> Scenario:
-    """The row, from the outcomes of each lock with each number of readers, round by round."""
+    """Return the row, from the outcomes of each lock with each number of readers, round by round."""
     row = Scenario(
         number=6,
         title="A writer among gapless readers",

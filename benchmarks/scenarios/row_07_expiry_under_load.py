@@ -1,8 +1,8 @@
 """Row 7: many processes pass as fast as they can, the resource expires, and one of them creates: what do the
-others feel of it?
+others notice?
 
-That ours lets everybody pass while one creates is counted, and must not depend on how soon: so its creation does
-not end before everybody has passed, however slow the machine, and the patience of the crowd is what bounds it.
+A check counts that our lock lets every process pass while one creates, and must not depend on speed: the creation
+lasts until every process has passed, however slow the machine; the patience of the crowd bounds it.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ BEFORE, DURING, KEPT, SLOWEST_BEFORE, SLOWEST_DURING, TIMES_SLOWER, CREATIONS = 
 )
 KEPT_AT_LEAST, SLOWER_AT_MOST = 85.0, 2.0
 _SLICE = 10_000_000
-_SETTLE = 0.1  # seconds, until all are at it
+_SETTLE = 0.1  # seconds, until all processes run
 
 
 @dataclass(frozen=True)
 class Size:
     processes: int
     rounds: int
-    #: Seconds before the expiry that are looked at, and that the creator sleeps.
+    #: Seconds before the expiry that are evaluated, and that the creator sleeps.
     window: float
     patience: float  # seconds, beside those
 
@@ -77,14 +77,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one expiry came to. Rates are passes per second, of all processes together."""
+    """The outcome of one expiry. Rates are passes per second, of all processes together."""
 
     creations: int
     before: float
     during: float
     slowest_before: float
     slowest_during: float
-    #: Passes that the least lucky process began while another created.
+    #: Passes that began during the creation in the process with the fewest.
     fewest_during: int
     #: Seconds from the expiry, passes per second: for the picture.
     timeline: list[tuple[float, float]]
@@ -106,7 +106,7 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
 
 def _once(name: str, size: Size, scratch: Path) -> Outcome:
     path = str(Path(tempfile.mkdtemp(dir=scratch)) / "resource")
-    # Shared: how far it is, and whether each process has passed since the creation began.
+    # Shared: the stage of the round, and whether each process has passed since the creation began.
     board = mmap.mmap(-1, 1 + size.processes)
     peers.prepare(name)
     crowd = Crowd(scratch, patience=3 * size.window + size.patience)
@@ -145,7 +145,7 @@ def _pass_and_pass(track: Track, name: str, path: str, window: float, board: mma
     once = elections.ELECTIONS[name].open(path, creator, expiretime)
     clock = time.monotonic_ns
     slices: list[tuple[int, int, int, int]] = []
-    track.told["slices"] = slices
+    track.reported["slices"] = slices
     begin = track.begin()
     end = begin + int((expiretime + window + _SETTLE) * 1e9)
     now = begin
@@ -172,16 +172,16 @@ def _pass_and_pass(track: Track, name: str, path: str, window: float, board: mma
 
 
 def outcome(tracks: Sequence[Track], window: float) -> Outcome:
-    """What the tracks of one expiry say.
+    """Return the outcome in the tracks of one expiry.
 
     A slice in which the creation begins or ends counts for neither rate; but its slowest pass counts as one during
-    the creation, because a pass that was held up by the expiry began before it. A creation that begins when what
-    was created has expired again belongs to the next expiry: a process may be kept from running for so long.
+    the creation, because a pass that the expiry delayed began before it. A creation that begins when the new
+    version has expired again belongs to the next expiry: a process may be kept from running for so long.
     """
     begins = sorted(at for track in tracks for at in track.moments("creation begins"))
     ends = sorted(at for track in tracks for at in track.moments("creation ends"))
     if not begins or not ends:
-        raise ValueError("nobody created, or somebody did not pass while one did")
+        raise ValueError("no process created, or a process did not pass meanwhile")
     begin, end = begins[0], ends[0]
     early = begin - int(window * 1e9)
     before: list[Slice] = []
@@ -190,7 +190,7 @@ def outcome(tracks: Sequence[Track], window: float) -> Outcome:
     fewest = []
     everything: list[Slice] = []
     for track in tracks:
-        slices = [Slice(b, e, passes, slowest / 1e9) for b, e, passes, slowest in track.told["slices"]]
+        slices = [Slice(b, e, passes, slowest / 1e9) for b, e, passes, slowest in track.reported["slices"]]
         everything += slices
         before += [one for one in slices if one.begin >= early and one.end <= begin]
         mine = [one for one in slices if one.begin >= begin and one.end <= end]
@@ -211,7 +211,8 @@ def outcome(tracks: Sequence[Track], window: float) -> Outcome:
 
 
 def _timeline(slices: Sequence[Slice], zero: int, bins: float = 0.05) -> list[tuple[float, float]]:
-    """Passes per second in bins of so many seconds from *zero* on; a slice counts where its middle lies."""
+    """Return the passes per second in bins of so many seconds from *zero* on; a slice counts where its middle
+    lies."""
     counts: dict[int, int] = {}
     for one in slices:
         middle = (one.begin + one.end) // 2
@@ -222,18 +223,18 @@ def _timeline(slices: Sequence[Slice], zero: int, bins: float = 0.05) -> list[tu
 
 
 def scenario(found: dict[str, list[Outcome]], size: Size) -> Scenario:
-    """The row, from the outcomes of each contender, round by round."""
+    """Return the row, from the outcomes of each contender, round by round."""
     some = found[peers.DOGPILE][-1]
     row = Scenario(
         number=7,
         title="Expiry under load",
         setting=f"{size.processes} processes pass as fast as they can. After {size.window:g} s the resource "
-        f"expires, and whoever is elected sleeps for {size.window:g} s in its creator.",
+        f"expires, and the elected process sleeps for {size.window:g} s in its creator.",
         ours=list(OURS),
         notes=[
             "With more processes than cores the slowest pass is one that was preempted; it is the same before and "
-            "during, if the lock holds nobody up.",
-            "FileLock by hand shows what a plain lock does here: whoever finds it stale waits.",
+            "during, if the lock delays no process.",
+            "FileLock by hand shows what a plain lock does here: a process that finds it stale waits.",
             "memoize_stampede does not take part: it creates at random moments before the expiry, in a thread.",
         ],
         plots=[

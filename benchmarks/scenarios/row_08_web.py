@@ -1,8 +1,8 @@
-"""Row 8: what a web server notices of the lock: real gunicorn, four workers, one file read for each request.
+"""Row 8: the cost of the lock in a web server: real gunicorn, four workers, one file read for each request.
 
 All variants are paths of one application in one server, driven in turn, so that they share the workers, the file
-and the minute. Beside the requests per second, which the driver and the cores have a share in, the processor time
-that the workers spent on a request: what the lock adds, it adds there.
+and the minute. The requests per second depend on the driver and the cores, too. So the workers' processor time for
+each request is measured beside them: the cost of the lock is in it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WORKERS = 4
 KEPT_AT_LEAST = 97.0
 _FILE_SIZE = 1024
 RATE, COST, KEPT = "requests per second", "workers' processor time per request", "of the rate without a lock"
-#: As benchmarks.scenarios.row_08_web_app calls them, which only its server can import.
+#: The names in benchmarks.scenarios.row_08_web_app, which only its server can import.
 PLAIN = "no lock"
 OURS = ("Dogpile", "SyncReaderDogpile", "Datafile.open")
 PATHS = {
@@ -68,7 +68,7 @@ QUICK = Size(rounds=1, seconds=0.4)
 
 @dataclass(frozen=True)
 class Slice:
-    """What one variant did in one round."""
+    """The outcome of one variant in one round."""
 
     load: Load
     #: Seconds of processor time that the workers used meanwhile.
@@ -100,7 +100,7 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
 
 
 def _prepare(file: Path) -> None:
-    """The file, and sidecars that say that it is fresh."""
+    """Make the file, and sidecars by which it is fresh."""
     from benchmarks.contenders import elections
     from dogpile_fs import Datafile
 
@@ -113,7 +113,7 @@ def _prepare(file: Path) -> None:
 
 @contextmanager
 def _gunicorn(place: Path, file: Path) -> Iterator[tuple[int, int]]:
-    """A server whose first answers have been waited for: its port, and its process."""
+    """Start a server, wait for its first answers, and yield its port and its process."""
     log = place / "gunicorn.log"
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
@@ -157,7 +157,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _used(pids: Sequence[int]) -> float:
-    """Seconds of processor time that these processes have used; the kernel counts them in nanoseconds."""
+    """Return the seconds of processor time of these processes; the kernel counts them in nanoseconds."""
     return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
 
 
@@ -165,7 +165,7 @@ def _used(pids: Sequence[int]) -> float:
 
 
 def scenario(found: dict[str, list[Slice]], driver_name: str) -> Scenario:
-    """The row, from what each variant did in each round."""
+    """Return the row, from the outcomes of each variant, round by round."""
     row = Scenario(
         number=8,
         title="Behind gunicorn",

@@ -1,7 +1,7 @@
-"""The application of row 8: answers with what is in a file, read anew for each request, under one lock or another.
+"""The application of row 8: answers with the contents of a file, read for each request, under one lock or another.
 
-Made at import, in each worker of gunicorn. ``BENCHMARK_FILE`` names the file; where it does not exist there is
-nothing to serve. The path of the request says under which lock.
+It is made at import, in each worker of gunicorn. ``BENCHMARK_FILE`` names the file; where it does not exist there
+is nothing to serve. The path of the request chooses the lock.
 """
 
 from __future__ import annotations

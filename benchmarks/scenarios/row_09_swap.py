@@ -1,8 +1,9 @@
-"""Row 9: what swapping a datafile costs above the bare system calls that it is made of."""
+"""Row 9: the cost of swapping a datafile above that of the bare system calls in it."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
     for bytes_, rounds in size.rounds.items():
         place = Path(tempfile.mkdtemp(dir=scratch))
         swaps = _contenders(place, bytes_)
-        # Durable ones apart from the others, whose bytes reach the disk when it suits the system.
+        # Durable ones apart from the others, whose bytes reach the disk at any later time.
         for kind in (DURABLE, FAST):
             its_swaps = {key: swap for key, swap in swaps.items() if key[0] == kind}
             # Twice: the pages of memory that the system caches files in come slowly the first time, above all to a
@@ -68,14 +69,13 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
                 swap()
             for number in range(rounds):
                 for key in rotated(list(its_swaps), number):
-                    os.sync()  # what the others left is not this one's to write
+                    os.sync()  # the bytes of other contenders are not to be written during this one
                     started = time.perf_counter()
                     its_swaps[key]()
                     found.setdefault((*key, bytes_), []).append(time.perf_counter() - started)
         wrong += [str(path) for path in place.glob("*.data") if path.stat().st_size != bytes_]
-        wrong += [path.name for path in place.iterdir() if path.name.startswith(".dogpile-")]
-        for path in place.iterdir():
-            path.unlink()
+        wrong += [path.name for path in place.glob(".dogpile/*")]
+        shutil.rmtree(place)
     return [scenario(found, wrong)]
 
 
@@ -83,7 +83,7 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
 
 
 def _contenders(place: Path, size: int) -> dict[tuple[str, str], Swap]:
-    """All of them write the same bytes in the same pieces; by durability and name."""
+    """Return functions that write the same bytes in the same pieces, by durability and name."""
     from dogpile_fs import Datafile, atomic_write
 
     def creator(target: str) -> None:
@@ -118,15 +118,15 @@ def _contenders(place: Path, size: int) -> dict[tuple[str, str], Swap]:
         return swap
 
     def stamped(name: str, durable: bool) -> Swap:
-        """What no swap can do without that others are coordinated with: a flock, and two writes of a record."""
+        """Return the least that coordination adds to a swap: a flock, and two writes of a record."""
         swap_it = bare(f"stamped-{name}", durable, durable)
         sidecar, lock_file = str(place / f"{name}.sidecar"), str(place / f"{name}.lock")
 
         def stamp() -> None:
             fd = os.open(sidecar, os.O_RDWR | os.O_CREAT, 0o666)
             flock(fd, LOCK_EX)
-            os.pread(fd, 512, 0)
-            os.pwrite(fd, _PIECE[:512], 0)
+            os.pread(fd, 2048, 0)
+            os.pwrite(fd, _PIECE[:2048], 0)
             os.close(fd)
 
         def swap() -> None:
@@ -166,7 +166,7 @@ def _write(fd: int, size: int) -> None:
 
 
 def scenario(found: dict[tuple[str, str, int], list[float]], wrong: list[str]) -> Scenario:
-    """The row, from the seconds that each swap took, round by round."""
+    """Return the row, from the seconds of each swap, round by round."""
     row = Scenario(
         number=9,
         title="Swapping a datafile",
@@ -179,11 +179,11 @@ def scenario(found: dict[tuple[str, str, int], list[float]], wrong: list[str]) -
             "Without an fsync of the directory the new name may be lost in a power cut (fsync(2)); a stamp must "
             "not be on the disk before what it describes. So the bare sequence that promises the same has that "
             "too, and both are shown.",
-            "Between two stamps: the same calls, a flock around them, and a record of 512 bytes written before "
+            "Between two stamps: the same calls, a flock around them, and a record of 2048 bytes written before "
             "and after, each under a flock of its own. That is the least that a creation needs, in no more Python "
             "than it takes to call it: what is above it is what this package's Python costs.",
             "Of the peers, portalocker's ``open_atomic`` refuses to replace a file; the others have no such "
-            "thing.",
+            "function.",
         ],
         plots=[
             Plot(

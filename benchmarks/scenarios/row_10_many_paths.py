@@ -1,4 +1,5 @@
-"""Row 10: one process and many paths: what an idle object keeps, and what a pass costs as their number grows."""
+"""Row 10: one process and many paths: the memory of an idle object, and the cost of a pass as their number
+grows."""
 
 from __future__ import annotations
 
@@ -27,15 +28,16 @@ from benchmarks.measuring.measures import (
     Spread,
     paired,
 )
+from dogpile_fs._os import kept_open
 
 __all__ = ["Holding", "measure", "scenario"]
 
 DATAFILE = "Datafile"
 OURS = (peers.DOGPILE, peers.READER, DATAFILE)
-PREAD = "bare pread of 512 bytes"
+PREAD = "bare pread of 2048 bytes"
 OTHERS = (PREAD, peers.FILELOCK, peers.FASTENERS_RW, peers.OVER_FILELOCK)
-#: Seconds for which all objects rest before each of them passes once. With 10,000, a round takes longer anyway; so
-#: with fewer as well, the 10 ms have run out for which an object does not ask whether its file is at its path.
+#: Seconds for which all objects rest before each of them passes once. With 10,000, a round takes longer anyway.
+#: With fewer, this is long enough that the 10 ms are over for which an object trusts that its file is at its path.
 REST = 0.02
 MAKING, FIRST, MEMORY, DESCRIPTORS, SAME, EACH = (
     "making one",
@@ -47,7 +49,7 @@ MAKING, FIRST, MEMORY, DESCRIPTORS, SAME, EACH = (
 )
 MOST_MEMORY, MOST_DESCRIPTORS, FLAT = 2048, 2, 1.3
 _HOUR = 3600
-#: Descriptors that an object needs, if more than one; and what is left for all else that a process has open.
+#: Descriptors that an object needs, if more than one; and those left for the rest of a process.
 _NEEDS = {peers.READER: 2}
 _SPARE = 100
 _PATIENCE = 60.0
@@ -66,7 +68,7 @@ QUICK = Size(numbers=(1, 100), rounds=3, turn=0.002)
 
 @dataclass(frozen=True)
 class Holding:
-    """What so many objects of a kind came to."""
+    """The outcome of so many objects of a kind."""
 
     number: int
     #: Bytes of memory, and descriptors, of each.
@@ -76,7 +78,7 @@ class Holding:
     making: float
     first_pass: float
     #: Seconds of processor time of a pass, by round: of an object that is alone; of the same one among the others;
-    #: of all of them, one after the other, when they have rested.
+    #: of all of them, one after the other, after a rest.
     alone: list[float]
     same: list[float]
     each: list[float]
@@ -92,7 +94,7 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
             crowd.add(name, _hold, name, number, size, tempfile.mkdtemp(dir=scratch))
             (track,) = crowd.run()
             if track.finished:
-                found.setdefault(name, []).append(Holding(**track.told))
+                found.setdefault(name, []).append(Holding(**track.reported))
             else:
                 too_slow.append(f"{number:,} of {name}")
     return [scenario(found, too_slow)]
@@ -106,7 +108,7 @@ def _hold(track: Track, name: str, number: int, size: Size, place: str) -> None:
     number = min(number, _permitted(number, _NEEDS.get(name, 1)))
     paths = [f"{place}/{n:06}" for n in range(number)]
     make, use = _KINDS[name]
-    object_ = make(f"{place}/first")  # what is imported, and made once, counts for nobody
+    object_ = make(f"{place}/first")  # imports, and objects that are made once, do not count
     use(object_)
 
     def first() -> None:
@@ -123,7 +125,7 @@ def _hold(track: Track, name: str, number: int, size: Size, place: str) -> None:
         use(one)
     passed = time.process_time()
     gc.collect()
-    track.told.update(
+    track.reported.update(
         number=number,
         making=(made - started) / number,
         first_pass=(passed - made) / number,
@@ -138,7 +140,7 @@ def _hold(track: Track, name: str, number: int, size: Size, place: str) -> None:
         for one in objects:
             use(one)
         each.append((time.process_time() - started) / number)
-    track.told.update(alone=alone, same=same, each=each)
+    track.reported.update(alone=alone, same=same, each=each)
 
 
 def _cost(one: Callable[[], object], times: int) -> float:
@@ -149,21 +151,22 @@ def _cost(one: Callable[[], object], times: int) -> float:
 
 
 def _permitted(number: int, descriptors_each: int) -> int:
-    """How many objects the limit of descriptors leaves room for, after it was raised as far as it goes."""
+    """Return how many objects the limit of descriptors allows, after it was raised as far as it goes."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         return number
-    wanted = number * descriptors_each + _SPARE
+    wanted = 2 * (number * descriptors_each + _SPARE)  # half of them may be kept open
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, hard), max(wanted, hard)))
     except (ValueError, PermissionError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return (hard - _SPARE) // descriptors_each
+        return min(number, (kept_open.limit() - _SPARE) // descriptors_each)
     return number
 
 
 def _resident() -> int:
-    """Bytes of memory that this process has in use; what a fork shares with its parent was there before."""
+    """Return the bytes of memory in use by this process alone; memory that a fork shares with its parent was there
+    before."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -200,7 +203,7 @@ def _datafile(path: str) -> Any:
 
 def _descriptor(path: str) -> Any:
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    os.write(fd, bytes(512))
+    os.write(fd, bytes(2048))
     return fd
 
 
@@ -219,12 +222,12 @@ def _made_block(make: Any) -> None:
         pass
 
 
-#: What makes an object of each kind, and what uses it once. The object alone is kept.
+#: The functions that make an object of each kind, and use it once. Only the object is kept.
 _KINDS: dict[str, tuple[Callable[[str], Any], Callable[[Any], object]]] = {
     peers.DOGPILE: (_dogpile, _pass),
     peers.READER: (_reader, _pass),
     DATAFILE: (_datafile, lambda datafile: datafile.path()),
-    PREAD: (_descriptor, lambda fd: os.pread(fd, 512, 0)),
+    PREAD: (_descriptor, lambda fd: os.pread(fd, 2048, 0)),
     peers.FILELOCK: (peers.LOCKS[peers.FILELOCK], _block),
     peers.FASTENERS_RW: (lambda path: peers.READ_WRITE[peers.FASTENERS_RW].open(path)[0], _made_block),
     peers.OVER_FILELOCK: (
@@ -238,17 +241,18 @@ _KINDS: dict[str, tuple[Callable[[str], Any], Callable[[Any], object]]] = {
 
 
 def scenario(found: dict[str, list[Holding]], too_slow: Sequence[str]) -> Scenario:
-    """The row, from what was held of each kind, the smallest number first; *too_slow* were not ready in time."""
+    """Return the row, from the outcomes of each kind, the smallest number first; *too_slow* were not ready in
+    time."""
     row = Scenario(
         number=10,
         title="Many paths in one process",
         setting="So many objects, each with a path of its own, that have passed once and are kept. Memory is "
-        "what the process grows by, divided; a pass is in processor time.",
+        "the growth of the process, divided; a pass is in processor time.",
         ours=list(OURS),
         limit=PREAD,
         notes=[
             "A small number of objects fits into memory that the process had already, or takes a whole page: "
-            "their share tells little.",
+            "their share means little.",
             f"In turn: all rest for {REST * 1000:g} ms, then each passes once, so that each looks whether its "
             "file is still at its path. A single pass after a rest finds the processor and its caches cold: it is "
             "many times as expensive, of whatever kind; with 100 and more, that is the first one's share.",

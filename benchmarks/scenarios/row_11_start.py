@@ -1,4 +1,4 @@
-"""Row 11: what it costs to start: importing, and ``dogpile-fs run`` on a fresh file, as whole processes."""
+"""Row 11: the cost of starting: importing, and ``dogpile-fs run`` on a fresh file, as whole processes."""
 
 from __future__ import annotations
 
@@ -113,16 +113,16 @@ def _run(command: list[str]) -> Run:
 
 
 def scenario(found: dict[str, list[Run]], created: bool) -> Scenario:
-    """The row, from the runs of each command, round by round."""
+    """Return the row, from the runs of each command, round by round."""
     row = Scenario(
         number=11,
         title="Starting",
         setting="Whole processes, one after the other, all that they import in the page cache. ``run`` finds "
-        "its file fresh, which is what cron asks most.",
+        "its file fresh, which is the most frequent case under cron.",
         ours=list(OURS),
         limit=BARE,
         notes=[
-            "flock(1), a C program, tells whether somebody else is at it, and not whether there is anything to do."
+            "flock(1), a C program, shows whether another process runs, and not whether there is anything to do."
         ],
         plots=[Plot("bars", "Starting: from start to end", WALL, x="seconds")],
     )

@@ -1,4 +1,4 @@
-"""Row 12: 1 to 64 processes pass the same resource as fast as they can: does more of them mean less?"""
+"""Row 12: 1 to 64 processes pass the same resource as fast as they can: do more of them achieve less?"""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ QUICK = Size(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What so many processes came to, together."""
+    """The outcome of so many processes together."""
 
     passes_per_second: float
     #: Seconds of processor time that the kernel spent on each pass.
@@ -101,7 +101,7 @@ def _pass_and_pass(track: Track, name: str, path: str, duration: float) -> None:
     end = begin + int(duration * 1e9)
     _, before = processor_seconds()
     passes = 0
-    # A clumsy contender must not run over the end by a batch, a quick one must not ask the clock at every pass.
+    # A slow contender must not exceed the end by a batch, a quick one must not read the clock at every pass.
     batch = 1
     now = time.monotonic_ns()
     while not passes or now < end:  # once at least: on a few cores some come late
@@ -112,7 +112,7 @@ def _pass_and_pass(track: Track, name: str, path: str, duration: float) -> None:
         batch = _BATCH if (later - now) / batch < 20_000 else 1
         now = later
     _, after = processor_seconds()
-    track.told.update(passes=passes, seconds=(now - begin) / 1e9, in_kernel=after - before)
+    track.reported.update(passes=passes, seconds=(now - begin) / 1e9, in_kernel=after - before)
 
 
 def _opened(name: str, path: str) -> Callable[[], object]:
@@ -135,27 +135,27 @@ def _opened(name: str, path: str) -> Callable[[], object]:
 
 
 def outcome(tracks: Sequence[Track]) -> Outcome:
-    """What the tracks of so many processes say. Each one's rate is its own passes over its own time.
+    """Return the outcome in the tracks of so many processes. Each one's rate is its own passes over its own time.
 
-    Who was interrupted in his first pass tells nothing, and passed never.
+    A process that was interrupted in its first pass counts as one without passes.
     """
-    told = [track.told for track in tracks if track.finished]
-    passes = sum(one["passes"] for one in told)
+    reports = [track.reported for track in tracks if track.finished]
+    passes = sum(one["passes"] for one in reports)
     return Outcome(
-        passes_per_second=sum(one["passes"] / one["seconds"] for one in told),
-        in_kernel=ratio(sum(one["in_kernel"] for one in told), passes),
-        fewest_passes=min(track.told.get("passes", 0) for track in tracks),
+        passes_per_second=sum(one["passes"] / one["seconds"] for one in reports),
+        in_kernel=ratio(sum(one["in_kernel"] for one in reports), passes),
+        fewest_passes=min(track.reported.get("passes", 0) for track in tracks),
     )
 
 
 def scenario(found: dict[tuple[str, int], list[Outcome]], duration: float) -> Scenario:
-    """The row, from the outcomes of each contender with each number of processes, round by round."""
+    """Return the row, from the outcomes of each contender with each number of processes, round by round."""
     row = Scenario(
         number=12,
         title="More and more processes",
         setting=f"So many processes pass the same fresh resource for {duration:g} s, as fast as they can. Kernel "
-        "time is what the kernel spent on all of them, divided by their passes: where they contend for its "
-        "locks, it grows.",
+        "time is the time in the kernel of all of them, divided by their passes: it grows where they contend for "
+        "its locks.",
         ours=[peers.DOGPILE, peers.READER],
         limit=peers.FLOCK,
         plots=[

@@ -1,10 +1,10 @@
-"""Rows 1 to 4: what one pass costs.
+"""Rows 1 to 4: the cost of one pass.
 
-Measured twice. *In turn*: in a few processes, all contenders take turns of five milliseconds, for many rounds; a
-ratio is made of two turns of the same round, about a tenth of a second apart, so that a machine that is slower for
-a while is slower for both, and of processor time. The bars go by these. *Alone*: pyperf measures each in fresh
-processes of its own, and its file can be looked into with pyperf's tools; it takes seconds for each, so the ratios
-of these figures also tell how the machine's speed changed meanwhile.
+Measured twice. *In turn*: in a few processes, all contenders take turns of five milliseconds, for many rounds. A
+ratio is made of two turns of the same round, about a tenth of a second apart, and of processor time, so that a
+machine that is slower for a while is slower for both. The bars go by these. *Alone*: pyperf measures each in fresh
+processes of its own, and pyperf's tools can read its file. It takes seconds for each, so the ratios of these
+figures also contain the changes of the machine's speed meanwhile.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ALONE, IN_TURN = "alone (pyperf)", "in turn"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The size of the measurement."""
 
     processes: int
     rounds: int
@@ -74,7 +74,7 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
     for _ in range(size.processes):
         crowd = Crowd(scratch, patience=120)
         crowd.add("all contenders", _take_turns, str(scratch), size.rounds, size.turn)
-        for name, costs in crowd.run()[0].told["costs"].items():
+        for name, costs in crowd.run()[0].reported["costs"].items():
             in_turn[name] += costs
     return scenarios(in_turn, alone)
 
@@ -83,22 +83,22 @@ def measure(quick: bool, scratch: Path) -> list[Scenario]:
 
 
 def _take_turns(track: Track, scratch: str, rounds: int, turn: float) -> None:
-    """The one role: all contenders in one process."""
+    """Measure all contenders in one process, as the one role."""
     with ExitStack() as opened:
         functions = {
             name: opened.enter_context(call.open(Path(tempfile.mkdtemp(dir=scratch))))
             for name, call in CALLS.items()
         }
         track.begin()
-        track.told["costs"] = turns(functions, rounds, turn)
+        track.reported["costs"] = turns(functions, rounds, turn)
 
 
 def turns(
     functions: dict[str, TimeFunction], rounds: int, turn: float, clock: Callable[[], float] = time.process_time
 ) -> dict[str, list[float]]:
-    """Seconds per call of each, once a round; each round begins with another.
+    """Return the seconds per call of each, once a round; each round begins with another.
 
-    Of processor time: nothing here waits, and what other processes take away meanwhile is not its cost.
+    Of processor time: no call here waits, and the time that other processes take meanwhile is not its cost.
     """
     loops = {name: calibrated(timed, turn) for name, timed in functions.items()}
     costs: dict[str, list[float]] = {name: [] for name in functions}
@@ -112,9 +112,9 @@ def turns(
 
 
 def calibrated(timed: TimeFunction, seconds: float) -> int:
-    """How many calls take about so many seconds.
+    """Return how many calls take about so many seconds.
 
-    The quicker of two runs counts: the first calls of all open files, and a few later ones look after them.
+    The quicker of two runs counts: the first calls open files, and a few later ones check them.
     """
     loops = 1
     while (took := min(timed(loops), timed(loops))) < seconds / 2:
@@ -123,7 +123,8 @@ def calibrated(timed: TimeFunction, seconds: float) -> int:
 
 
 def _alone(size: Size, scratch: Path) -> dict[str, list[float]]:
-    """Seconds per call, as pyperf measured them. Its file is kept, without its metadata: they name the host."""
+    """Return the seconds per call, as pyperf measured them. Its file is kept without its metadata, which name the
+    host."""
     file = scratch / "pyperf.json"
     command = [sys.executable, "-m", "benchmarks.with_pyperf", "--quiet", "--copy-env", "--output", str(file)]
     command += [*size.pyperf, "--scratch", str(scratch), "--calls", json.dumps(size.alone)]
@@ -142,7 +143,7 @@ def _alone(size: Size, scratch: Path) -> dict[str, list[float]]:
 
 
 def scenarios(in_turn: dict[str, list[float]], alone: dict[str, list[float]]) -> list[Scenario]:
-    """The four rows, from the seconds per call of each contender."""
+    """Return the four rows, from the seconds per call of each contender."""
 
     def bar(text: str, one: str, other: str, at_most: float | None = None, at_least: float | None = None) -> Bar:
         ratio = paired(in_turn[one], in_turn[other])
@@ -156,7 +157,7 @@ def scenarios(in_turn: dict[str, list[float]], alone: dict[str, list[float]]) ->
             number=1,
             title="Fresh pass",
             setting="One ``with`` block after the other; the resource is fresh. The plain locks below are taken "
-            "and given back, which does not tell anybody whether it is fresh.",
+            "and given back, which does not show whether it is fresh.",
             ours=[peers.DOGPILE, calls.THREAD],
             limit=calls.PREAD,
             bars=[
@@ -173,7 +174,7 @@ def scenarios(in_turn: dict[str, list[float]], alone: dict[str, list[float]]) ->
         2: Scenario(
             number=2,
             title="Fresh pass as a reader",
-            setting="As row 1, but no writer may come in during the block. Nobody else is there.",
+            setting="As row 1, but no writer may come in during the block. There are no other processes.",
             ours=[peers.READER],
             limit=calls.FLOCK_PAIR,
             bars=[
@@ -182,7 +183,7 @@ def scenarios(in_turn: dict[str, list[float]], alone: dict[str, list[float]]) ->
                 bar("filelock's ReadWriteLock against it", peers.FILELOCK_RW, peers.READER, at_least=60),
             ],
             notes=[
-                "The peers and the bare flock only lock; SyncReaderDogpile also tells that it is fresh.",
+                "The peers and the bare flock only lock; SyncReaderDogpile also checks that it is fresh.",
                 "diskcache and ``filelock.FileLock`` have no shared lock; dogpile.cache's ``FileLock`` is a bare "
                 "flock.",
             ],
@@ -194,19 +195,19 @@ def scenarios(in_turn: dict[str, list[float]], alone: dict[str, list[float]]) ->
             ours=[calls.STALE, calls.STALE_READER, peers.DOGPILE],
             bars=[bar("stale against fresh (row 1)", calls.STALE, peers.DOGPILE, 1.5)],
             notes=[
-                "memoize_stampede has no stale passes: it creates anew before it expires. Whoever comes while a "
-                "plain lock is held waits."
+                "memoize_stampede has no stale passes: it creates anew before it expires. A caller that comes "
+                "while a plain lock is held waits."
             ],
         ),
         4: Scenario(
             number=4,
             title="Datafile.load with nothing new",
-            setting="Parsed once already; the call has to find out that this is still right. A JSON file of 100 "
-            "numbers.",
+            setting="Parsed once already; the call has to check that no other version is there. A JSON file of "
+            "100 numbers.",
             ours=[calls.LOAD, peers.DOGPILE],
             limit=calls.COMPARE,
             bars=[bar("load against a fresh pass (row 1)", calls.LOAD, peers.DOGPILE, 1.5)],
-            notes=["Comparing the mtime tells neither whether it is fresh nor who shall create it."],
+            notes=["Comparing the mtime shows neither whether it is fresh nor which process is to create it."],
         ),
     }
     for number, scenario in rows.items():

@@ -1,41 +1,42 @@
 """atomic_write: a file that is at its path whole, or not at all.
 
-Promised: whoever opens the path finds the old contents or the new ones, never less, also after a crash of the
-writer (with *durable*: of the machine). What a killed writer leaves behind is known by its name,
-``.dogpile-tmp-...``, and by being locked by nobody, and the next writer of the same path removes it.
-Not promised: an order among several writers; the last one wins.
+Promised: a reader that opens the path finds the old contents or the new ones, never less, also after a crash of
+the writer (with *durable*: of the machine). A killed writer leaves a file in the hidden sub-directory whose name
+begins with ``.dogpile-tmp-`` and that no process has locked; the next writer of the same path removes it. Not
+promised: an order among several writers; the last one wins.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from typing import IO, Any, BinaryIO, Literal, TextIO, overload
 
-from .._os import fsync as durability
-from .._os import permissions
-from .._os import replace as swap
-from .._os.openfile import Description, above_standard, let_go
+from .._layout import KIND_TEMPORARY
+from .._os import fork, fsync, mounts, replace
+from .._os.openfile import OpenFile
 from .._os.paths import checked_name
 from .._os.permissions import Permissions
-from ..errors import DatafileError, DatafileExists, explained, explaining
+from ..errors import DatafileError, DatafileExists, as_error, os_errors_as
+from . import open_writers
+from .hidden_directory import HiddenDirectory
+from .leftovers import remove_leftovers
+from .names import Names, names_in
+from .version_file import complete, open_itself, permissions_of
 
 __all__ = ["atomic_write"]
 
 _MODES = ("w", "wt", "wb", "w+", "wt+", "w+t", "wb+", "w+b")
-# Temp files stand in numbered places, so that nobody must list a directory of a hundred thousand files to find
-# the abandoned ones. Writers take the first that is free, so there are as many as have written at the same time:
-# after so many empty places in a row, the rest very probably are empty too. Smaller directories are listed.
-_ENOUGH_EMPTY = 32
-_SMALL = 1 << 16
-_PLACES = 10_000
-_OURS = stat.S_IRUSR | stat.S_IWUSR
-_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+#: Times that a writer makes a file while other writers, or another program, remove it before it is locked.
+_ATTEMPTS = 100
+#: Permission bits that the owner needs while the file is written; a umask may have taken them away.
+_OWNERS = stat.S_IRUSR | stat.S_IWUSR
+_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @overload
@@ -85,7 +86,7 @@ def atomic_write(
     encoding: str | None = None,
     newline: str | None = None,
 ) -> AbstractContextManager[IO[Any]]:
-    """A context manager that yields a new file, and puts it at *path* in one step if the block ends well.
+    """Return a context manager that yields a new file, and puts it at *path* in one step if the block ends well.
 
     :param mode: as of ``open``, one that writes anew: ``"wb"``, ``"w"``, or with ``+``.
     :param durable: have file and name on the disk before the block is left: after a power cut there is the old
@@ -100,11 +101,13 @@ def atomic_write(
     :raises ValueError: for another *mode*.
     :raises DatafileExists: with ``overwrite=False``, on entering or at the end of the block, if there is a file.
     :raises DatafileError: if the file cannot be made, written to the disk, or put in place.
-    :raises: whatever the block raises, unchanged.
+    :raises: each error of the block, unchanged.
 
+    The new file is written in the hidden sub-directory ``.dogpile`` beside *path*.
     If it raises, nothing has changed at *path*, and no other file is left. (If only the directory could not be
-    written to the disk in the end, the new file is in place; the error says so.) A symbolic link stays one: what
-    it points to is replaced. A child that was forked inside the block and leaves it changes nothing.
+    written to the disk in the end, the new file is in place; the error says so.) If *path* is a symbolic link, the
+    file that it points to is replaced; if it points elsewhere at the end of the block, that is an error. A child
+    that was forked inside the block and leaves it changes nothing.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "report.txt")
@@ -131,230 +134,162 @@ def _writing(
     encoding: str | None,
     newline: str | None,
 ) -> Iterator[IO[Any]]:
-    path = swap.real_path(given)
-    before = swap.regular_at(path)
-    if before is not None and not overwrite:
-        # Such as the other name of a file whose writer was killed when he had put it in place.
-        _remove_abandoned(path)
+    path = replace.real_path(given)
+    found = replace.regular_at(path)
+    if found is not None and not overwrite:
+        # Such as the second name of a file whose writer was killed when it had put the file in place.
+        _remove_leftovers(Names.hidden(KIND_TEMPORARY, path))
         raise _exists(path)
-    heir = None
-    if before is not None and preserve:
-        with explaining(DatafileError, path, "look at the permissions of"):
-            heir = permissions.of(before, path)
-    writer = os.getpid()
-    # Not for a moment more open than what it replaces: who has it open then, reads what is written later.
-    temp = _Temp(path, 0o666 if heir is None else 0o600)
-    try:
-        _remove_abandoned(path, temp.path)
-        file = temp.opened(mode, encoding, newline, heir)
+    mounts.refuse_mount_point(path)
+    open_writers.refuse_log_beside(path, given)
+    predecessor = permissions_of(found, path) if preserve else None
+    # At no moment more open than its predecessor: a reader that has it open then also reads what is written later.
+    with HiddenDirectory(path):
+        names = Names.hidden(KIND_TEMPORARY, path)
+        _remove_leftovers(names)
+        temp = _TempFile(path, names, 0o666 if predecessor is None else 0o600)
         try:
-            yield file
-        except BaseException:
-            _discard(file)
-            raise
-        if os.getpid() != writer:
-            _discard(file)
-            return
-        try:
-            _close(file)
-            temp.complete(heir, durable)
-        except OSError as error:
-            _discard(file)
-            raise explained(DatafileError, path, "write the new version of", error) from error
-        temp.put_in_place(overwrite)
-    finally:
-        if os.getpid() == writer:
+            file = temp.open(mode, encoding, newline, predecessor)
+            try:
+                yield file
+                if temp.is_a_childs_copy():
+                    return
+                with os_errors_as(DatafileError, path, "write the new version of"):
+                    with suppress(ValueError):  # detached: the caller flushes and closes what it has taken
+                        file.close()
+                    temp.complete(predecessor, durable)
+                open_writers.refuse_log_beside(path, given)
+                leads = replace.real_path(given)
+                if leads != path:
+                    raise replace.Retargeted.from_to(given, path, leads)
+                temp.put_in_place(overwrite)
+            finally:
+                _discard(file)
+        finally:
             temp.remove()
-        temp.close()
-    if durable:
-        durability.sync_directory(os.path.dirname(path))
-
-
-def _close(file: IO[Any]) -> None:
-    with suppress(ValueError):  # detached: who did that flushes and closes what he took
-        file.close()
+        if durable:
+            fsync.sync_directory(os.path.dirname(path))
 
 
 def _discard(file: IO[Any]) -> None:
-    """Close *file*, and let what is still in its buffer go nowhere: after a fork, the place is shared."""
-    with suppress(OSError, ValueError):  # closed already, or detached
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.dup2(nowhere, file.fileno(), inheritable=False)
-        finally:
-            os.close(nowhere)
-    with suppress(OSError, ValueError):
+    """Close *file*, and write what is still in its buffer to nowhere: after a fork, the position is shared."""
+    with suppress(OSError, ValueError):  # ValueError: detached
+        if file.closed:
+            return
+        with open(os.devnull, "wb", buffering=0) as nowhere:
+            os.dup2(nowhere.fileno(), file.fileno(), inheritable=False)
         file.close()
 
 
-class _Temp:
-    """A new file beside *path*, locked by who writes it for as long as he lives.
+class _TempFile:
+    """A new file for *target*, locked by its writer for as long as the writer lives.
 
-    The lock has a description of its own, so that neither a user who closes the file nor a child that was forked
-    meanwhile, and lives on, makes a difference to it.
+    The lock has an open file description of its own. So it stays when the caller closes the file, and a child that
+    was forked meanwhile, and lives on, does not keep it.
     """
 
-    def __init__(self, path: str, mode: int) -> None:
-        self.target = path
-        self.mode = mode
-        self.path = ""
-        self.lock: Description | None = None
-        if not any(self._took(place) for place in _places(path)):
-            raise DatafileError(
-                errno.EAGAIN,
-                f"{_PLACES} others write {path!r}. Cure: remove its .dogpile-tmp files if that is not so.",
-            )
+    def __init__(self, target: str, names: Names, mode: int) -> None:
+        self.target = target
+        self.is_moved = False
+        for _ in range(_ATTEMPTS):
+            if self._takes(names.path(secrets.token_hex(4)), mode):
+                return
+        raise DatafileError(
+            errno.EAGAIN,
+            f"each new file in {names.directory!r} vanishes before it can be written. "
+            "Hint: find the program that removes such files.",
+        )
 
-    def _took(self, place: str) -> bool:
+    def _takes(self, path: str, mode: int) -> bool:
+        """Make the file at *path* and lock it; False if there is one, or another writer has removed ours."""
+        self.path = path
+        self.lock = OpenFile(path)
         try:
-            fd = above_standard(os.open(place, _MAKE, self.mode))
+            self.lock.open(_MAKE, mode)
         except FileExistsError:
             return False
         except OSError as error:
-            raise explained(DatafileError, self.target, "make a file beside", error) from error
+            raise as_error(DatafileError, self.target, "make a file beside", error) from error
+        is_taken = False
         try:
-            self.mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            if self.mode & _OURS != _OURS:  # the umask keeps it from us too, until it is done
-                os.fchmod(fd, self.mode | _OURS)
-            lock = _locked(place)
-            if lock is not None and os.path.samestat(os.fstat(lock.fd), os.fstat(fd)):
-                self.path, self.lock = place, lock
-                return True
+            self.mode = stat.S_IMODE(os.fstat(self.lock.fd).st_mode)
+            if self.mode & _OWNERS != _OWNERS:
+                os.fchmod(self.lock.fd, self.mode | _OWNERS)
+            flock(self.lock.fd, LOCK_EX | LOCK_NB)
+            is_taken = self.lock.is_at_its_path()
+        except BlockingIOError:
+            pass  # before it was locked, another writer took it for abandoned; that writer removes it
         except OSError as error:
-            with suppress(OSError):
-                if os.path.samestat(os.lstat(place), os.fstat(fd)):
-                    os.unlink(place)
-            raise explained(DatafileError, place, "lock", error) from error
+            self.remove()
+            raise as_error(DatafileError, path, "lock", error) from error
         finally:
-            let_go(fd)  # not before it is locked: its inode could be another's
-        # Who removes what is abandoned was quicker than our lock; perhaps another has made his file there since.
-        if lock is not None:
-            lock.close()
-        return False
+            if not is_taken:
+                self.lock.close()
+        return is_taken
 
-    def opened(self, mode: str, encoding: str | None, newline: str | None, heir: Permissions | None) -> IO[Any]:
+    def open(
+        self, mode: str, encoding: str | None, newline: str | None, predecessor: Permissions | None
+    ) -> IO[Any]:
+        """Return the file that the caller writes, with the permissions of its *predecessor*."""
+        with os_errors_as(DatafileError, self.path, "open"):
+            file: IO[Any] = open(  # noqa: SIM115
+                self.path,
+                mode,
+                encoding=encoding,
+                newline=newline,
+                opener=lambda path, _: open_itself(path, os.O_RDWR),
+            )
         try:
-            fd = above_standard(os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
-        except OSError as error:
-            raise explained(DatafileError, self.path, "open", error) from error
-        try:
-            assert self.lock is not None
-            if not os.path.samestat(os.fstat(fd), os.fstat(self.lock.fd)):
-                raise OSError(errno.EPERM, "somebody has put another file in its place")
-            if heir is not None:
-                self.inherit(heir)
-        except OSError as error:
-            let_go(fd)
-            doing = "let the new version inherit the permissions of"
-            raise explained(DatafileError, self.target, doing, error) from error
-        with explaining(DatafileError, self.path, "open"):
-            return open(self.path, mode, encoding=encoding, newline=newline, opener=lambda *_: fd)
+            with os_errors_as(DatafileError, self.target, "let the new version inherit the permissions of"):
+                if not os.path.samestat(os.fstat(file.fileno()), os.fstat(self.lock.fd)):
+                    raise OSError(errno.EPERM, "another program has put another file in its place")
+                complete(self.lock.fd, predecessor, durable=False)
+        except BaseException:
+            _discard(file)
+            raise
+        return file
 
-    def inherit(self, before: Permissions) -> None:
-        assert self.lock is not None
-        permissions.inherit(self.lock.fd, before)
-
-    def complete(self, heir: Permissions | None, durable: bool) -> None:
-        assert self.lock is not None
-        if heir is not None:
-            self.inherit(heir)  # again: what is written loses its set-user-ID bit
-        elif self.mode & _OURS != _OURS:
+    def complete(self, predecessor: Permissions | None, durable: bool) -> None:
+        if predecessor is None and self.mode & _OWNERS != _OWNERS:
             os.fchmod(self.lock.fd, self.mode)
-        if durable:
-            durability.sync(self.lock.fd)
+        complete(self.lock.fd, predecessor, durable=durable)  # once more: writing has cleared the set-user-ID bit
 
     def put_in_place(self, overwrite: bool) -> None:
         if overwrite:
-            swap.rename(self.path, self.target)
-            self.path = ""
+            self.is_moved = True  # before it is: after it, the file of another writer may have the same name
+            replace.rename(self.path, self.target)
             return
         try:
-            swap.link(self.path, self.target)
+            try:
+                replace.link(self.path, self.target)
+            except DatafileError as error:
+                if error.errno not in replace.NO_LINKS:
+                    raise
+                self.is_moved = True
+                replace.rename_to_free_name(self.path, self.target)
         except FileExistsError as error:
             raise _exists(self.target) from error
 
-    def remove(self) -> None:
-        if self.path:
-            with suppress(OSError):
-                os.unlink(self.path)
+    def is_a_childs_copy(self) -> bool:
+        """Return whether this process was forked inside the block; the file is its parent's."""
+        fork.settle()
+        return self.lock.fd < 0
 
-    def close(self) -> None:
-        if self.lock is not None:
+    def remove(self) -> None:
+        """Remove the file if it still has its temporary name, and unlock it. A forked child does neither."""
+        try:
+            with suppress(OSError):
+                if not self.is_a_childs_copy() and (not self.is_moved or self.lock.is_at_its_path()):
+                    os.unlink(self.path)
+        finally:
             self.lock.close()
 
 
-def _places(path: str) -> Iterator[str]:
-    begin, end = swap.marked("tmp", path)
-    directory = os.path.dirname(path)
-    for number in range(_PLACES):
-        yield os.path.join(directory, f"{begin}{number}{end}")
-
-
-def _used_places(path: str) -> list[str]:
-    """The places for *path* that are not empty, if the directory is small enough to be listed; else none."""
-    begin, end = swap.marked("tmp", path)
-    directory = os.path.dirname(path)
-    try:
-        if os.stat(directory).st_size > _SMALL:
-            return []
-        with os.scandir(directory) as found:
-            return [entry.path for entry in found if entry.name.startswith(begin) and entry.name.endswith(end)]
-    except OSError:
-        return []
-
-
-def _remove_abandoned(path: str, own: str = "") -> None:
-    """Remove what killed writers of *path* left, and not what is our *own*."""
-    empty = 0
-    for place in _used_places(path) or _places(path):
-        if place != own:
-            empty = empty + 1 if _is_empty(place) else 0
-        if empty == _ENOUGH_EMPTY:
-            return
-
-
-def _locked(place: str) -> Description | None:
-    """The file at *place*, locked; None if another has locked it, or it is gone.
-
-    :raises OSError: if it is none of ours, or cannot be locked.
-    """
-    try:
-        description = Description(place).open(_LOOK)
-    except FileNotFoundError:
-        return None
-    try:
-        flock(description.fd, LOCK_EX | LOCK_NB)
-        if description.is_at_its_path():
-            return description
-    except BlockingIOError:
-        pass
-    except BaseException:
-        description.close()
-        raise
-    description.close()
-    return None
-
-
-def _is_empty(place: str) -> bool:
-    """Whether nothing is at *place*. What a killed writer left there is removed."""
-    try:
-        try:
-            abandoned = _locked(place)
-        except PermissionError:
-            os.chmod(place, 0o600, follow_symlinks=False)  # if it is ours; not all file systems and systems can
-            abandoned = _locked(place)
-        if abandoned is None:
-            return not os.path.lexists(place)
-        try:
-            os.unlink(place)
-        finally:
-            abandoned.close()
-    except (OSError, NotImplementedError):
-        pass  # not ours, or not ours to judge
-    return False
+def _remove_leftovers(names: Names) -> None:
+    remove_leftovers(names, names_in(names.directory, names.begin))
 
 
 def _exists(path: str) -> DatafileExists:
     return DatafileExists(
-        errno.EEXIST, f"{path!r} exists, and overwrite=False. Cure: remove it, or let it be overwritten."
+        errno.EEXIST, f"{path!r} exists, and overwrite=False. Hint: remove it, or let it be overwritten."
     )

@@ -1,13 +1,14 @@
-"""DataDirectory: a directory of files that one process rebuilds when it is too old, and that everyone reads.
+"""DataDirectory: a directory of files that one process rebuilds when it is too old, while all others read it.
 
-Each version is a directory of its own, ``.dogpile-dir-<digest>-<number>-<before>.<name>``, and the path a
-symbolic link to the current one, flipped by a rename; :mod:`.lineage` tells which of them are still wanted.
+Each version is a directory of its own, ``.dogpile-dir-<digest>-<number>-<predecessor>.<name>``, and the path a
+symbolic link to the current one, flipped by a rename; :mod:`.directory_history` tells which of them are kept.
 Where a plain directory stands at the path it stays one: the new version changes places with it. If the old one is
 not kept, it is called ``.dogpile-old-...`` from then on.
 
-A reader holds a shared ``flock`` on the version that he is in, and whoever removes one an exclusive lock: so a
-version goes when its last reader has left, and the kernel tells if he was killed. A reader who has locked a
-version looks whether it still is the current one, and otherwise takes the next: what is current is never removed.
+A reader holds a shared ``flock`` on its version, and a process that removes a version an exclusive one. So a
+version goes when its last reader has left, and the kernel unlocks it if the reader is killed. A reader that has
+locked a version checks that it still is the current one, and otherwise takes the next: the current one is never
+removed.
 """
 
 from __future__ import annotations
@@ -19,36 +20,52 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from typing import TYPE_CHECKING, Any, Literal
 
-from .._dogpile.guard import Pass
-from .._os import fsync as durability
-from .._os import permissions
-from .._os import replace as swap
-from .._os import trust as planted
-from .._os.openfile import Description
+from .._dogpile.policy import DEFAULT, Backoff, Policy
+from .._dogpile.stamp import Stamp
+from .._layout import KIND_DIRECTORY, KIND_DROPPED, KIND_NEW, TEMP_PREFIX
+from .._os import fsync, mounts, permissions, replace, trust
+from .._os.openfile import OpenFile
 from .._os.waiting import INHERIT, Deadline, Timeout
-from .._sidecar.fingerprint import Standing, mark, standing_of
-from ..errors import DatafileError, LockTimeout, explained, explaining
-from .blocks import Block
-from .directory_history import Lineage
-from .resource import Creator, Vanished, Versioned
+from .._sidecar.fingerprint import Fingerprint, fingerprint_of, tag_directory
+from ..errors import DatafileError, LockTimeout, as_error, os_errors_as
+from .blocks import ReaderBlock
+from .directory_history import DirectoryHistory
+from .hidden_directory import HiddenDirectory
+from .names import Names, names_in
+from .resource import Creator, Resource, StaleAsVanished, Validator, Vanished
+from .version_file import complete, lock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+
+    from .._dogpile.engine import Engine
+    from .._dogpile.event import Callback
+    from .._dogpile.head import Blob
+    from .._dogpile.inputs import Input
+    from .._dogpile.origin import Origin
 
 __all__ = ["DataDirectory"]
 
 log = logging.getLogger("dogpile_fs")
 
+#: Seconds between two tries to lock a version that another process has locked to remove it, or to see that it is
+#: the current one. Such a lock is held for microseconds.
 _WHILE_ANOTHER_LOOKS = 0.0005
 
 
-class DataDirectory(Versioned[str]):
-    """A directory that is created when it is missing or too old, by one thread of one process, and swapped whole.
+class DataDirectory(Resource[str]):
+    """A directory that one thread of one process creates when it is missing or too old, and swaps in whole.
 
     :param path: where the directory is to be found. If nothing is there, it will be a symbolic link.
     :param expiretime: seconds after which it is stale; ``None``: never.
-    :param creator: called with the path of the new version, where nothing is yet; makes a directory there.
-        ``None``: this process only reads.
+    :param creator: called with the path of the new version, in the hidden sub-directory ``.dogpile`` beside the
+        directory, where nothing is yet; makes a directory there.
+        ``None``: this object only reads.
     :param validate: called with that path before the swap; refuses it by raising or by returning False.
     :param keep: how many earlier versions to keep for :meth:`rollback`.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
@@ -58,10 +75,34 @@ class DataDirectory(Versioned[str]):
     :param directory: put the coordination files there instead of beside the directory.
     :param mode: permission bits of coordination files that have to be made; ``None``: what the umask leaves of
         0o666. The directory itself keeps those of the version before; the first has what its creator gave it.
-    :raises TypeError, ValueError: for arguments that are of no use.
-    :raises PathError: for a *path* that cannot be coordinated.
+    :param parents: make the directory that it is in, and *directory*, at the first creation if they are missing.
+        False: then that creation raises :class:`PathError`.
+    :param backoff: when a creation may be tried again after failures, by any process; ``None``: at once.
+    :param stale_if_error: a reader whose creation fails gets the old version, and the log has the error; seconds:
+        only up to so long past its expiry; False: it gets the creator's exception. ``refresh`` always raises.
+    :param max_stale: seconds past expiry (or the first invalidation) after which no reader gets the old version;
+        ``None``: it may be of any age.
+    :param refresh_early: a creation may begin at this fraction of the lifetime, while all others still pass fresh.
+    :param jitter: the lifetime of each version is shortened by up to this fraction, drawn once per version.
+    :param depends_on: paths and datafiles; a version is stale as soon as one of them is another than when its
+        creation began. A missing one counts, too.
+    :param background: no caller that has an old version waits for a creation. ``"thread"``: it runs in a daemon
+        thread of the process that was elected; ``"process"``: in a process of its own, which outlives that one,
+        so that *creator* and *validate* must be importable. The first creation runs there as well; its callers
+        wait, for *timeout* at most. ``refresh`` waits with ``"process"``, and creates itself with ``"thread"``.
+    :param creator_timeout: seconds after which that process is ended, with its children.
+    :param background_setup: called in that process before *creator* is imported, such as ``django.setup``.
+    :param exit_wait: seconds for which a process that ends waits for the creations in its threads.
+    :param on_event: called with each :class:`Event` of this object, in the thread that causes it: creations, and
+        never passes. What it raises is logged.
+    :param policy: these in one :class:`Policy`, which many datafiles may share.
+    :param origin: as of a :class:`.Datafile`. Only files that have changed travel between hosts.
+    :raises TypeError, ValueError: for an argument of the wrong type or value.
+    :raises PathError: for a *path* that cannot be coordinated. If its directory is missing, an object without a
+        creator raises it here, and one with a creator at the first use.
 
-    What is there without a sidecar, or was put there by a foreign hand, counts as created at its mtime.
+    A directory that is there without a sidecar, or was put there by another program, counts as created at its
+    mtime.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "index")
@@ -80,15 +121,29 @@ class DataDirectory(Versioned[str]):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        expiretime: float | None = None,
+        expiretime: float | timedelta | None = None,
         creator: Creator | None = None,
         *,
-        validate: Creator | None = None,
+        validate: Validator | None = None,
         keep: int = 0,
         durable: bool = True,
         timeout: float | None = None,
         directory: str | os.PathLike[str] | None = None,
         mode: int | None = None,
+        parents: bool = False,
+        backoff: Backoff | None = DEFAULT.backoff,
+        stale_if_error: bool | float | timedelta = True,
+        max_stale: float | timedelta | None = None,
+        refresh_early: float | None = None,
+        jitter: float = 0.0,
+        depends_on: Iterable[Input] = (),
+        background: Literal["thread", "process"] | None = None,
+        creator_timeout: float | timedelta | None = None,
+        background_setup: Callable[[], object] | None = None,
+        exit_wait: float | timedelta = DEFAULT.exit_wait,
+        on_event: Callback | None = None,
+        policy: Policy | None = None,
+        origin: Origin | str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(
             path,
@@ -101,290 +156,324 @@ class DataDirectory(Versioned[str]):
             timeout=timeout,
             directory=directory,
             mode=mode,
+            parents=parents,
+            policy=policy,
+            origin=origin,
+            backoff=backoff,
+            stale_if_error=stale_if_error,
+            max_stale=max_stale,
+            refresh_early=refresh_early,
+            jitter=jitter,
+            depends_on=depends_on,
+            background=background,
+            creator_timeout=creator_timeout,
+            background_setup=background_setup,
+            exit_wait=exit_wait,
+            on_event=on_event,
         )
 
     def open(self, *, timeout: Timeout = INHERIT) -> AbstractContextManager[str]:
-        """A context manager that yields the path of the current version, created first if there is none.
+        """Return a context manager that yields the path of the current version; created first if missing.
 
-        Inside the block nothing under that path is changed, replaced or removed; what is swapped in meanwhile is
-        found by the next who opens. Where a plain directory stands, the path leads through ``/proc``, because
+        Inside the block nothing under that path is changed, replaced or removed; the next block finds a version
+        that is swapped in meanwhile. Where a plain directory stands, the path leads through ``/proc``, because
         that directory will be moved; it is good for this process, and others of its user, within the block.
 
         :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
         :raises LockTimeout: if the first creation did not end in time.
-        :raises DatafileError: if it cannot be opened; from the creation, if it made nothing, *validate* refused
-            it, or it cannot be put in place.
+        :raises DatafileError: if it cannot be opened; from the creation, if the creator made no directory,
+            *validate* refused it, or it cannot be put in place.
         :raises LockFileError, SidecarError, WouldDeadlock: as :meth:`.Dogpile.acquire`.
-        :raises: what the creator and *validate* raise, unchanged; the old version stays.
+        :raises: each error of the creator and of *validate*, unchanged; the old version stays.
         """
-        return _Visit(self, timeout)
+        return ReaderBlock(self, timeout)
 
-    @contextmanager
-    def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, str]]:
-        version, name = self._entered(deadline)
-        try:
-            with explaining(DatafileError, self._path, "look at", reading=True):
-                found = os.fstat(version.fd)
-            yield standing_of(found, version.fd), name
-        finally:
-            self._leave(version)
+    def _enter(self, deadline: Deadline, *how: Any) -> tuple[OpenFile, str, int]:
+        """Return the current version, locked against removal, and its path.
 
-    def _entered(self, deadline: Deadline) -> tuple[Description, str]:
-        """The current version, locked against removal, and its path.
-
-        :raises LockTimeout: if a foreign hand keeps it locked.
+        :raises LockTimeout: if another program keeps it locked.
         """
         gone = ""
-        while True:
-            try:
-                real = swap.resolved(self._path)
-                version = _opened(real)
-            except FileNotFoundError as error:
-                if os.path.exists(self._path) and real != gone:
-                    gone = real
-                    continue  # swapped between our looks; or it leads where no name does, such as through /proc
-                raise Vanished from error
-            except OSError as error:
-                raise explained(DatafileError, self._path, "open", error, reading=True) from error
-            try:
-                flock(version.fd, LOCK_SH | LOCK_NB)
-                if self._is_current(version):
-                    return version, _name_within(version, real, moves=not os.path.islink(self._path))
-            except BlockingIOError:
-                # Being removed, so it is not the current one any more; or a remover is about to see that it is.
-                if deadline.left == 0:
-                    raise LockTimeout(
-                        f"somebody kept {real!r} locked for {deadline.timeout} s. "
-                        "Cure: find who it is with fuser(1)."
-                    ) from None
-                time.sleep(min(_WHILE_ANOTHER_LOOKS, deadline.left))
-            except DatafileError:
+        with os_errors_as(DatafileError, self._path, "open", reading=True), StaleAsVanished():
+            while True:
+                try:
+                    real = replace.resolved(self._path)
+                    version = OpenFile(real).open(os.O_RDONLY | os.O_DIRECTORY)
+                except FileNotFoundError as error:
+                    if os.path.exists(self._path) and real != gone:
+                        # Swapped between two looks; or it leads where no name does, such as through /proc.
+                        gone = real
+                        continue
+                    raise Vanished from error
+                try:
+                    flock(version.fd, LOCK_SH | LOCK_NB)
+                    if self._is_current(version):
+                        path = _name_within(version, real, moves=not os.path.islink(self._path))
+                        return version, path, version.fd
+                except BlockingIOError:
+                    # A process removes it, so it is not the current one any more; or is about to see that it is.
+                    if deadline.left == 0:
+                        raise LockTimeout(
+                            f"another process kept {real!r} locked for {deadline.timeout} s. "
+                            "Hint: find the process with fuser(1)."
+                        ) from None
+                    time.sleep(min(_WHILE_ANOTHER_LOOKS, deadline.left))
+                except BaseException:
+                    version.close()
+                    raise
                 version.close()
-                raise
-            except OSError as error:
-                version.close()
-                raise explained(DatafileError, self._path, "open", error, reading=True) from error
-            except BaseException:
-                version.close()
-                raise
-            version.close()
 
-    def _leave(self, version: Description) -> None:
+    def _leave(self, held: OpenFile) -> None:
+        is_old = False
         try:
-            current = version.fd < 0 or self._is_current(version)  # a forked child has lost it
-        except OSError:
-            current = True  # nobody knows
-        version.close()
-        if not current and self.creator is not None:
-            with suppress(OSError):  # he has read what he wanted to; the next creation tries again
-                for path in self._lineage(self._place()).old()[1]:
-                    self._remove(path)
+            with suppress(OSError):  # then that cannot be told
+                is_old = held.fd >= 0 and not self._is_current(held)  # a forked child has lost it
+        finally:
+            held.close()
+        if is_old and self._creator is not None:
+            self._remove_unwanted()
 
-    def _is_current(self, version: Description) -> bool:
-        """:raises OSError: if that cannot be told; then it must not be taken for one that may be removed."""
+    def _is_current(self, version: OpenFile) -> bool:
+        """:raises OSError: if that cannot be told; then *version* must not be removed."""
         try:
             st = os.stat(self._path)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in replace.LEADS_NOWHERE:
+                raise
             return False
         return (st.st_dev, st.st_ino) == version.identity
 
-    def _place(self) -> str:
-        place = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
-        found = swap.lstat(place)
+    def _previous(self, destination: str) -> str | None:
+        return os.path.realpath(self._path) if os.path.isdir(self._path) else None
+
+    def _destination(self) -> str:
+        destination = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
+        found = replace.lstat(destination)
         if found is not None and not (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             raise DatafileError(
                 errno.ENOTDIR,
-                f"{place!r} is neither a directory nor a link to one (mode {found.st_mode:o}). "
-                "Cure: move it away.",
+                f"{destination!r} is neither a directory nor a link to one (mode {found.st_mode:o}). "
+                "Hint: move it away.",
             )
         if found is not None:
-            planted.refuse(place, found)
-        return place
+            trust.refuse(destination, found)
+        return destination
 
-    def _refuse_unless_made(self, target: str) -> None:
-        found = swap.lstat(target)
-        if found is None or not stat.S_ISDIR(found.st_mode):
-            what = "" if found is None else f", but something else (mode {found.st_mode:o})"
-            raise DatafileError(
-                errno.ENOENT if found is None else errno.ENOTDIR,
-                f"the creator made no directory at {target!r}, the path that it was called with{what}: "
-                f"{self._path!r} is what it was. Cure: let it make one there.",
-            )
+    def _refuse_irreplaceable(self, destination: str) -> None:
+        mounts.refuse_mount_point(destination)
 
-    def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
-        try:
-            version = _opened(target, os.O_NOFOLLOW)  # who may write the directory could have put a link there
-        except OSError as error:
-            raise explained(DatafileError, target, "complete the new version", error) from error
-        name = target
-        try:
+    def _needs_listing(self, destination: str) -> bool:
+        return self._keep > 0 or not _is_plain(destination)
+
+    def _listing(self, destination: str, *, needed: bool = False, directory: str | None = None) -> list[str]:
+        return names_in(os.path.dirname(destination), TEMP_PREFIX, needed=needed)
+
+    def _upload(self, engine: Engine, path: str, current: Blob | None) -> Blob:
+        from .transfer import store_tree  # here: few use it
+
+        return store_tree(engine, path, current, repr(self._path))
+
+    def _download(self, engine: Engine, blob: Blob, target: str) -> None:
+        from .transfer import fetch_tree
+
+        record = self._dogpile._record
+        previous = self._previous(self._destination()) if record.has_value else None
+        fetch_tree(engine, blob, target, previous, record.content, repr(self._path))
+
+    def _last_kept(self) -> str | None:
+        destination = self._destination()
+        for path in self._history(destination, self._listing(destination, needed=True)).to_go_back_to():
+            found = replace.lstat(path)
+            if found is not None and stat.S_ISDIR(found.st_mode) and not trust.is_untrusted(path, found):
+                return path
+        return None
+
+    def _leftovers(
+        self, destination: str, listing: list[str], directory: str | None
+    ) -> Iterator[tuple[Names, list[str]]]:
+        hidden = self._hidden(KIND_NEW, destination, directory)
+        yield hidden, names_in(hidden.directory, hidden.begin)
+        yield self._names(KIND_NEW, destination), listing
+
+    def _put_in_place(
+        self, target: str, destination: str, listing: list[str], timeout: Timeout, directory: str
+    ) -> Stamp:
+        with os_errors_as(DatafileError, target, "complete the new version"):
             # Until it is the current one, this lock keeps it from being taken for an old one.
-            flock(version.fd, LOCK_SH)
-            self._complete(version, target)
-            plain = _is_plain(place)
-            if self.keep or not plain:
-                name = self._lineage(place).next_name(follows=bool(self.keep))
-            if plain:
-                self._change_places(target, place, name if self.keep else None)
-            else:
-                swap.rename(target, name)
-                self._point_to(name, place)
-        except BaseException:
-            version.close()
-            self._remove(name)  # unless it is the current one
-            raise
-        version.close()
-        if self.durable:
-            durability.sync_directory(os.path.dirname(place))
-        with suppress(DatafileError):  # what was swapped in is to be stamped; the next creation tries again
-            self._remove_old()
-
-    def _change_places(self, target: str, place: str, name: str | None) -> None:
-        swap.exchange(target, place)
-        if name is None:
-            with suppress(DatafileError):  # else under the name that it has, as what was left
-                self._remove(self._put_away(target))
-            return
+            version = lock(target, LOCK_SH, os.O_DIRECTORY)
+        if version is None:
+            raise DatafileError(
+                errno.ENOENT,
+                f"{target!r} was removed, or locked by another process, before it could be put at "
+                f"{destination!r}.",
+            )
+        history = self._history(destination, listing)
+        name = None
         try:
-            swap.rename(target, name)
+            with closing(version):
+                identity = version.identity
+                self._complete(version, target)
+                name = target = self._moved_beside(version, target, destination)
+                self._refuse_if_lost(destination, swaps=True)
+                plain = _is_plain(destination)
+                if self._keep or not plain:
+                    name = history.next_path(follows=self._keep > 0)
+                if not plain:
+                    replace.rename(target, name)
+                    self._point_to(name, destination)
+                elif self._keep:
+                    _exchange(version, target, destination, name)
+                else:
+                    replace.exchange(target, destination)
+                    with suppress(DatafileError):  # else under the name that it has, as a leftover
+                        self._remove(self._put_away(target))
+                fingerprint = fingerprint_of(os.fstat(version.fd), version.fd)
         except BaseException:
-            swap.exchange(target, place)  # or the old version would be taken for what was left
+            if name is not None and _is_at(identity, name):  # after a plain directory's swap it is the old version
+                self._remove(name)  # unless it is the current one
             raise
+        if self._durable:
+            fsync.sync_directory(os.path.dirname(destination))
+        self._remove_unwanted(history, self._keep)
+        return Stamp(fingerprint)
 
-    def _complete(self, version: Description, target: str) -> None:
-        try:
-            mark(version.fd)
+    def _complete(self, version: OpenFile, target: str) -> None:
+        with os_errors_as(DatafileError, target, "complete the new version"):
+            tag_directory(version.fd)
             with suppress(FileNotFoundError):
-                real = swap.resolved(self._path)
-                permissions.inherit(version.fd, permissions.of(os.stat(real), real))
-        except OSError as error:
-            raise explained(DatafileError, target, "complete the new version", error) from error
-        try:
-            if self.durable:
-                durability.sync_tree(target)
-        except DatafileError:
-            raise
-        except OSError as error:
-            what = error.filename if isinstance(error.filename, str) else target
-            raise explained(DatafileError, what, "make durable", error, reading=True) from error
-
-    def _point_to(self, name: str, place: str) -> None:
-        """Flip the symbolic link."""
-        begin, end = self._marked("new", place)
-        link = os.path.join(os.path.dirname(place), begin + secrets.token_hex(4) + end)
-        try:
-            os.symlink(os.path.basename(name), link)
-        except OSError as error:
-            raise explained(DatafileError, place, "make the symbolic link for", error) from error
-        swap.rename(link, place)
-
-    def _lineage(self, place: str) -> Lineage:
-        return Lineage(place, self._marked)
-
-    def _remove_old(self) -> None:
-        """Remove the versions that are neither current nor kept, and that no reader is in."""
-        place = self._place()
-        earlier, dropped = self._lineage(place).old()
-        for path in earlier[self.keep :] + dropped:
-            self._remove(path)
-
-    def _remove(self, left: str) -> None:
-        try:
-            if os.path.islink(left) or not os.path.isdir(left):
-                with suppress(FileNotFoundError):
-                    os.unlink(left)
-                return
-            version = _opened(left)
+                real = replace.resolved(self._path)
+                complete(version.fd, permissions.of(os.stat(real), real), durable=False)
+        if self._durable:
             try:
-                flock(version.fd, LOCK_EX | LOCK_NB)
+                fsync.sync_tree(target)
+            except DatafileError:
+                raise
+            except OSError as error:
+                what = error.filename if isinstance(error.filename, str) else target
+                raise as_error(DatafileError, what, "make durable", error, reading=True) from error
+
+    def _moved_beside(self, version: OpenFile, target: str, destination: str) -> str:
+        """Move the *version* at *target* out of the hidden sub-directory; returns its new path.
+
+        From there it can be renamed, and changes places, whatever its permissions are.
+        """
+        staged = self._names(KIND_NEW, destination).path(secrets.token_hex(4))
+        mode = stat.S_IMODE(os.fstat(version.fd).st_mode)
+        is_read_only = not mode & stat.S_IWUSR
+        if is_read_only:
+            with suppress(PermissionError):  # another user's
+                os.fchmod(version.fd, mode | stat.S_IWUSR)  # rename(2): its ".." changes
+        replace.rename(target, staged)
+        if is_read_only:
+            with suppress(PermissionError):
+                os.fchmod(version.fd, mode)
+        return staged
+
+    def _point_to(self, name: str, destination: str) -> None:
+        """Flip the symbolic link."""
+        with HiddenDirectory(destination):
+            link = self._hidden(KIND_NEW, destination).path(secrets.token_hex(4))
+            with os_errors_as(DatafileError, destination, "make the symbolic link for"):
+                os.symlink(os.path.basename(name), link)
+            replace.rename(link, destination)
+
+    def _history(self, destination: str, listing: list[str]) -> DirectoryHistory:
+        names, dropped = self._names(KIND_DIRECTORY, destination), self._names(KIND_DROPPED, destination)
+        return DirectoryHistory(destination, names, dropped, listing)
+
+    def _remove_unwanted(self, history: DirectoryHistory | None = None, keep: int | None = None) -> None:
+        """Remove the dropped versions, and the earlier ones beyond the last *keep*, that no reader is in.
+
+        An error is ignored: the caller has a version in place, and the next creation tries again.
+        """
+        with suppress(DatafileError):
+            destination = self._destination()
+            earlier, dropped = (history or self._history(destination, self._listing(destination))).old()
+            for path in (earlier[keep:] if keep is not None else []) + dropped:
+                self._remove(path)
+
+    def _remove(self, leftover: str) -> None:
+        try:
+            if os.path.islink(leftover) or not os.path.isdir(leftover):
+                with suppress(FileNotFoundError):
+                    os.unlink(leftover)
+                return
+            version = lock(leftover, LOCK_EX, os.O_DIRECTORY)
+            if version is None:
+                return  # a reader is inside, or its creator
+            with closing(version):
                 if not self._is_current(version):
-                    # Under another name: nothing must take for a version what was removed by half.
-                    swap.remove_tree(self._put_away(left))
-            finally:
-                version.close()
-        except BlockingIOError:
-            pass  # a reader is inside, or its builder
+                    # Under another name: a version that is half removed must not be taken for one.
+                    replace.remove_tree(self._put_away(leftover))
         except OSError as error:
             if error.errno == errno.EXDEV:
                 # overlayfs renames no directory of a lower layer; there it takes room whether it is seen or not.
-                log.debug("%r stays: it comes with a container image", left)
-            elif error.errno != errno.ENOENT:  # another was quicker
-                log.warning("%r was left and cannot be removed: %s", left, error)
+                log.debug("%r stays: it comes with a container image", leftover)
+            elif error.errno != errno.ENOENT:  # another process was quicker
+                log.warning("%r was left and cannot be removed: %s", leftover, error)
 
     def _put_away(self, path: str) -> str:
-        """Rename *path* to what is dropped; returns its new name."""
-        begin, end = self._marked("old", self._place())
-        name = os.path.join(os.path.dirname(path), begin + secrets.token_hex(4) + end)
-        swap.rename(path, name)
+        """Rename the version at *path* to a dropped one; returns its new path."""
+        name = self._names(KIND_DROPPED, self._destination()).path(secrets.token_hex(4))
+        replace.rename(path, name)
         return name
 
-    def _roll_back(self, timeout: Timeout) -> None:
-        place = self._place()
-        for path in self._lineage(place).to_go_back_to():
-            found = swap.lstat(path)
-            if found is None or not stat.S_ISDIR(found.st_mode) or planted.is_planted(path, found):
+    def _roll_back(self, timeout: Timeout) -> Fingerprint | None:
+        destination = self._destination()
+        self._refuse_irreplaceable(destination)
+        for path in self._history(destination, self._listing(destination, needed=True)).to_go_back_to():
+            found = replace.lstat(path)
+            if found is None or not stat.S_ISDIR(found.st_mode) or trust.is_untrusted(path, found):
                 continue
-            try:
-                version = _opened(path, os.O_NOFOLLOW)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise explained(DatafileError, path, "go back to", error) from error
-            try:
-                flock(version.fd, LOCK_SH | LOCK_NB)
-                if _is_plain(place):
-                    swap.exchange(path, place)
-                    try:
-                        self._put_away(path)  # the dropped one; its readers do not go by its name
-                    except BaseException:
-                        swap.exchange(path, place)  # or the dropped one would be the next to go back to
-                        raise
+            with os_errors_as(DatafileError, path, "go back to"):
+                version = lock(path, LOCK_SH, os.O_DIRECTORY)
+            if version is None:
+                continue  # another process removes it
+            with closing(version):
+                self._refuse_if_lost(destination, swaps=True)
+                if _is_plain(destination):
+                    # The dropped one is put away; its readers do not go by its name.
+                    dropped = self._names(KIND_DROPPED, destination).path(secrets.token_hex(4))
+                    _exchange(version, path, destination, dropped)
                 else:
-                    self._point_to(path, place)
-                if self.durable:
-                    durability.sync_directory(os.path.dirname(place))
-            except BlockingIOError:
-                continue  # being removed
-            finally:
-                version.close()
-            with suppress(DatafileError):  # what was put back is to be stamped; the next creation tries again
-                _, others = self._lineage(place).old()
-                for dropped in others:  # and none of those kept, however few this object keeps
-                    self._remove(dropped)
-            return
-        raise DatafileError(
-            errno.ENOENT, f"no earlier version of {self._path!r} was kept. Cure: keep some, with keep=1 or more."
-        )
+                    self._point_to(path, destination)
+                if self._durable:
+                    fsync.sync_directory(os.path.dirname(destination))
+                fingerprint = fingerprint_of(os.fstat(version.fd), version.fd)
+            self._remove_unwanted()  # none of those that are kept, however few this object keeps
+            return fingerprint
+        return None
 
 
-class _Visit(Block[str]):
-    """With a version that is not removed meanwhile."""
-
-    __slots__ = ("_version",)
-
-    _versioned: DataDirectory
-
-    def _got(self, passage: Pass) -> str:
-        self._version, name = self._versioned._entered(passage.deadline)
-        return name
-
-    def _left(self) -> None:
-        self._versioned._leave(self._version)
-
-
-def _is_plain(place: str) -> bool:
-    """Whether a plain directory stands at *place*, and no link."""
-    found = swap.lstat(place)
+def _is_plain(destination: str) -> bool:
+    """Return whether a plain directory stands at *destination*, and no link."""
+    found = replace.lstat(destination)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
-def _opened(path: str, more: int = 0) -> Description:
-    return Description(path).open(os.O_RDONLY | os.O_DIRECTORY | more)
+def _is_at(identity: tuple[int, int], path: str) -> bool:
+    """Return whether the directory of that device and inode is at *path*; False if the system does not say."""
+    found = None
+    with suppress(DatafileError):
+        found = replace.lstat(path)
+    return found is not None and (found.st_dev, found.st_ino) == identity
 
 
-def _name_within(version: Description, real: str, *, moves: bool) -> str:
-    """A path of *version* that stays its own."""
-    if not moves or not hasattr(os, "memfd_create"):  # the latter: no Linux, and what is plain is never swapped
+def _exchange(version: OpenFile, path: str, destination: str, name: str) -> None:
+    """Put *version*, at *path*, in place of the plain directory at *destination*, which is called *name* then."""
+    try:
+        replace.exchange(path, destination)
+        replace.rename(path, name)
+    except BaseException:
+        with suppress(DatafileError):
+            if version.is_at(destination) and replace.lstat(path) is not None:
+                replace.exchange(path, destination)  # else the old version would be removed, or gone back to
+        raise
+
+
+def _name_within(version: OpenFile, real: str, *, moves: bool) -> str:
+    """Return a path that leads to *version* wherever it is moved."""
+    if not moves or not hasattr(os, "memfd_create"):  # without it: no Linux, and no plain directory is swapped
         return real
     name = f"/proc/{os.getpid()}/fd/{version.fd}"
     try:
@@ -393,6 +482,6 @@ def _name_within(version: Description, real: str, *, moves: bool) -> str:
         raise DatafileError(
             errno.ENOSYS,
             f"there is no name by which {real!r} can be read while it is swapped, because /proc is not mounted "
-            "here. Cure: mount it, or move the directory away: then a symbolic link is put there.",
+            "here. Hint: mount it, or move the directory away: then a symbolic link is put there.",
         ) from error
     return name

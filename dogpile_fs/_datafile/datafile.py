@@ -1,4 +1,4 @@
-"""Datafile: a file that one process rebuilds when it is too old, and that everyone reads."""
+"""Datafile: a file that one process rebuilds when it is too old, while all others read it."""
 
 from __future__ import annotations
 
@@ -6,36 +6,49 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import IO, Any, BinaryIO, Literal, TextIO, cast, overload
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast, overload
 
-from .._dogpile.dogpile import SyncReaderDogpile
-from .._os import fsync as durability
-from .._os import permissions
-from .._os import replace as swap
-from .._os import trust as planted
-from .._os.openfile import above_standard, let_go
+from .._dogpile.key_pattern import refuse_path_of_key
+from .._dogpile.policy import DEFAULT, Backoff, Policy
+from .._dogpile.stamp import Stamp
+from .._layout import KIND_KEPT, KIND_NEW, TEMP_PREFIX
+from .._os import fsync, mounts, permissions, replace
 from .._os.permissions import Permissions
 from .._os.waiting import INHERIT, Deadline, Timeout
-from .._sidecar.fingerprint import Standing, standing_of
-from ..errors import DatafileError, explained, explaining
-from . import open_writers as unfinished
+from .._sidecar.fingerprint import Fingerprint, fingerprint_of
+from ..errors import DatafileError, os_errors_as
+from . import open_writers
 from .blocks import Acquired, Reading, close, opened
-from .file_history import KeptVersions, same_contents
-from .resource import Creator, Versioned
+from .file_history import FileHistory, same_contents
+from .hidden_directory import HiddenDirectory
+from .names import Names, names_in
+from .resource import Creator, Resource, Validator
+from .version_file import complete, open_itself, permissions_of
 
-__all__ = ["Datafile"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+
+    from .._dogpile.engine import Engine
+    from .._dogpile.event import Callback
+    from .._dogpile.head import Blob
+    from .._dogpile.inputs import Input
+    from .._dogpile.origin import Origin
+
+__all__ = ["Datafile", "check_mode"]
 
 
-class Datafile(Versioned[BinaryIO]):
-    """A file that is created when it is missing or too old, by one thread of one process, and swapped in whole.
+class Datafile(Resource[BinaryIO]):
+    """A file that one thread of one process creates when it is missing or too old, and swaps in whole.
 
     :param path: the datafile. If it is a symbolic link, what it points to is replaced.
     :param expiretime: seconds after which it is stale; ``None``: never.
-    :param creator: called with the path of the new version, beside the datafile and with the same suffix, where
-        nothing is yet; makes a regular file there. ``None``: this process only reads.
+    :param creator: called with the path of the new version, in the hidden sub-directory ``.dogpile`` beside the
+        datafile and with the same suffix, where nothing is yet; makes a regular file there. ``None``: this object
+        only reads.
     :param validate: called with that path before the swap; refuses it by raising or by returning False.
-    :param keep: how many earlier versions to keep for :meth:`rollback`, as ``.dogpile-kept-...-<number>.<name>``.
+    :param keep: how many earlier versions to keep for :meth:`rollback`, there as well.
     :param skip_unchanged: stamp, but do not swap, if the contents are the old ones.
     :param durable: have the new version on the disk before it is swapped in, and its name before it is stamped.
         False: after a crash of the machine (not of a process) it may be empty or have zeros in it, and be called
@@ -47,11 +60,36 @@ class Datafile(Versioned[BinaryIO]):
     :param directory: put the coordination files there instead of beside the datafile.
     :param mode: permission bits of coordination files that have to be made; ``None``: what the umask leaves of
         0o666. The datafile itself keeps those of the version before; the first has what its creator gave it.
-    :raises TypeError, ValueError: for arguments that are of no use.
-    :raises PathError: for a *path* that cannot be coordinated.
+    :param parents: make the directory that it is in, and *directory*, at the first creation if they are missing.
+        False: then that creation raises :class:`PathError`.
+    :param backoff: when a creation may be tried again after failures, by any process; ``None``: at once.
+    :param stale_if_error: a reader whose creation fails gets the old version, and the log has the error; seconds:
+        only up to so long past its expiry; False: it gets the creator's exception. ``refresh`` always raises.
+    :param max_stale: seconds past expiry (or the first invalidation) after which no reader gets the old version;
+        ``None``: it may be of any age.
+    :param refresh_early: a creation may begin at this fraction of the lifetime, while all others still pass fresh.
+    :param jitter: the lifetime of each version is shortened by up to this fraction, drawn once per version.
+    :param depends_on: paths and datafiles; a version is stale as soon as one of them is another than when its
+        creation began. A missing one counts, too.
+    :param background: no caller that has an old version waits for a creation. ``"thread"``: it runs in a daemon
+        thread of the process that was elected; ``"process"``: in a process of its own, which outlives that one,
+        so that *creator* and *validate* must be importable. The first creation runs there as well; its callers
+        wait, for *timeout* at most. ``refresh`` waits with ``"process"``, and creates itself with ``"thread"``.
+    :param creator_timeout: seconds after which that process is ended, with its children.
+    :param background_setup: called in that process before *creator* is imported, such as ``django.setup``.
+    :param exit_wait: seconds for which a process that ends waits for the creations in its threads.
+    :param on_event: called with each :class:`Event` of this object, in the thread that causes it: creations, and
+        never passes. What it raises is logged.
+    :param policy: these in one :class:`Policy`, which many datafiles may share.
+    :param origin: where the hosts that share this datafile agree on its version and fetch it from: an
+        :class:`.Origin`, its URL, or the path of a directory on a shared mount. One host creates, all others
+        fetch. It goes with no *directory* and no *depends_on*.
+    :raises TypeError, ValueError: for an argument of the wrong type or value.
+    :raises PathError: for a *path* that cannot be coordinated. If its directory is missing, an object without a
+        creator raises it here, and one with a creator at the first use.
 
     A file that is there without a sidecar (shipped in an image, copied by hand) counts as created at its mtime. So
-    does one that a foreign hand put in the place of ours; and where it was removed, there is nothing yet.
+    does one that another program put in the place of ours. Where it was removed, the state is "missing".
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "report.txt")
@@ -62,8 +100,8 @@ class Datafile(Versioned[BinaryIO]):
     >>> with report.open("r") as file:
     ...     print(file.read())
     the report
-    >>> report.refresh(), report.refresh(force=True)
-    (False, True)
+    >>> str(report.refresh()), str(report.refresh(force=True))
+    ('fresh', 'created')
     """
 
     _resource = "file"
@@ -71,10 +109,10 @@ class Datafile(Versioned[BinaryIO]):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        expiretime: float | None = None,
+        expiretime: float | timedelta | None = None,
         creator: Creator | None = None,
         *,
-        validate: Creator | None = None,
+        validate: Validator | None = None,
         keep: int = 0,
         skip_unchanged: bool = False,
         durable: bool = True,
@@ -82,8 +120,22 @@ class Datafile(Versioned[BinaryIO]):
         timeout: float | None = None,
         directory: str | os.PathLike[str] | None = None,
         mode: int | None = None,
+        parents: bool = False,
+        backoff: Backoff | None = DEFAULT.backoff,
+        stale_if_error: bool | float | timedelta = True,
+        max_stale: float | timedelta | None = None,
+        refresh_early: float | None = None,
+        jitter: float = 0.0,
+        depends_on: Iterable[Input] = (),
+        background: Literal["thread", "process"] | None = None,
+        creator_timeout: float | timedelta | None = None,
+        background_setup: Callable[[], object] | None = None,
+        exit_wait: float | timedelta = DEFAULT.exit_wait,
+        on_event: Callback | None = None,
+        policy: Policy | None = None,
+        origin: Origin | str | os.PathLike[str] | None = None,
     ) -> None:
-        self.skip_unchanged = skip_unchanged
+        self._skip_unchanged = skip_unchanged
         super().__init__(
             path,
             expiretime,
@@ -95,6 +147,20 @@ class Datafile(Versioned[BinaryIO]):
             timeout=timeout,
             directory=directory,
             mode=mode,
+            parents=parents,
+            policy=policy,
+            origin=origin,
+            backoff=backoff,
+            stale_if_error=stale_if_error,
+            max_stale=max_stale,
+            refresh_early=refresh_early,
+            jitter=jitter,
+            depends_on=depends_on,
+            background=background,
+            creator_timeout=creator_timeout,
+            background_setup=background_setup,
+            exit_wait=exit_wait,
+            on_event=on_event,
         )
 
     @overload
@@ -136,7 +202,7 @@ class Datafile(Versioned[BinaryIO]):
         newline: str | None = None,
         timeout: Timeout = INHERIT,
     ) -> AbstractContextManager[IO[Any]]:
-        """A context manager that yields the current version, open for reading; created first if there is none.
+        """Return a context manager that yields the current version, open for reading; created first if missing.
 
         A stale one is yielded while another process creates. What was opened stays what it was until it is closed,
         whatever is swapped in meanwhile.
@@ -145,127 +211,153 @@ class Datafile(Versioned[BinaryIO]):
         :param encoding: as of the built-in ``open``; so are *errors* and *newline*.
         :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
         :raises LockTimeout: if the first creation (or, with readers, a swap) did not end in time.
-        :raises DatafileError: if it cannot be opened; from the creation, if it made nothing, *validate* refused
-            it, or it cannot be put in place.
+        :raises ValueError: for another *mode*.
+        :raises DatafileError: if it cannot be opened; from the creation, if the creator made no file, *validate*
+            refused it, or it cannot be put in place.
         :raises LockFileError, SidecarError, WouldDeadlock: as :meth:`.Dogpile.acquire`.
-        :raises: what the creator and *validate* raise, unchanged; the old version stays.
+        :raises: each error of the creator and of *validate*, unchanged; the old version stays.
         """
-        if mode not in ("rb", "r", "rt"):
-            raise ValueError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: a datafile is written by its creator")
+        check_mode(mode)
         return Reading(self, timeout, mode, encoding, errors, newline)
 
     def acquire(self, *, timeout: Timeout = INHERIT) -> AbstractContextManager[str]:
-        """A context manager that yields the path of the current version, created first if there is none.
+        """Return a context manager that yields the path of the current version; created first if missing.
 
-        With ``readers=True`` nothing is swapped inside the block. Otherwise the name may come to mean the next
-        version at any time: whoever opens it once has one version or the other.
+        With ``readers=True`` nothing is swapped inside the block. Otherwise the path may lead to the next version
+        at any time: a caller that opens it once has one version or the other.
 
         :param timeout: as of :meth:`open`. The errors are the same.
         """
         return Acquired(self, timeout)
 
     def path(self, *, timeout: Timeout = INHERIT) -> str:
-        """The path, for those who need a name, once there is something; see :meth:`acquire`."""
+        """Return the path of the datafile, created first if missing; see :meth:`acquire`."""
         with self.acquire(timeout=timeout) as path:
             return path
 
-    @contextmanager
-    def _open_current(self, deadline: Deadline) -> Iterator[tuple[Standing, BinaryIO]]:
-        file, found = opened(self._path, "rb", None, None, None)
+    def _enter(self, deadline: Deadline, *how: Any) -> tuple[IO[Any], BinaryIO, int]:
+        file, _ = opened(self._path, *how)
+        return file, cast(BinaryIO, file), file.fileno()
+
+    def _leave(self, held: IO[Any]) -> None:
+        close(held)
+
+    def _destination(self) -> str:
+        destination = replace.real_path(self._path)
+        replace.regular_at(destination)
+        return destination
+
+    def _refuse_irreplaceable(self, destination: str) -> None:
+        self._refuse_destination(destination)
+        mounts.refuse_mount_point(destination)
+        open_writers.refuse_log_beside(destination, self._path)
+
+    def _refuse_destination(self, destination: str) -> None:
+        """:raises PathError: if a key has the file, whose pattern may be in use only since this object was made,
+        or to which a symbolic link leads.
+        """
+        refuse_path_of_key(destination)
+
+    def _needs_listing(self, destination: str) -> bool:
+        return self._keep > 0 and os.path.lexists(destination)
+
+    def _listing(self, destination: str, *, needed: bool = False, directory: str | None = None) -> list[str]:
+        return names_in(self._hidden(KIND_NEW, destination, directory).directory, TEMP_PREFIX, needed=needed)
+
+    def _leftovers(
+        self, destination: str, listing: list[str], directory: str | None
+    ) -> Iterator[tuple[Names, list[str]]]:
+        yield self._hidden(KIND_NEW, destination, directory), listing
+
+    def _put_in_place(
+        self, target: str, destination: str, listing: list[str], timeout: Timeout, directory: str
+    ) -> Stamp:
+        open_writers.refuse_log_of(target)
+        found = replace.regular_at(destination)
+        if found is not None and self._skip_unchanged and same_contents(target, destination):
+            return Stamp(fingerprint_of(found), is_new=False)
+        fingerprint, is_finished = self._complete(target, permissions_of(found, destination))
+        history = self._history(destination, listing, directory)
         try:
-            yield standing_of(found), cast(BinaryIO, file)
+            if self._keep and found is not None:
+                history.add_current()
+            self._swap(target, destination, timeout)
         finally:
-            close(file)
+            if not self._dogpile.dogpilelock.lost:  # else another creator may have kept the current one
+                history.remove_all_but(self._keep)
+        return Stamp(fingerprint, is_unfinished=not is_finished)
 
-    def _place(self) -> str:
-        place = swap.real_path(self._path)
-        swap.regular_at(place)  # or it will not be replaced: to be told before the creator has toiled
-        return place
+    def _complete(self, target: str, predecessor: Permissions | None) -> tuple[Fingerprint, bool]:
+        """Return its fingerprint, and whether it is known that no process has it open for writing."""
+        with os_errors_as(DatafileError, target, "open the new version", reading=True):
+            file = open(target, "rb", buffering=0, opener=open_itself)  # noqa: SIM115
+        with file, os_errors_as(DatafileError, target, "complete the new version"):
+            # By the path: the number of its names, at a moment when this is one of them. Another user who may
+            # write the directory could have put another file there since the creator returned.
+            found = os.stat(target, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode):
+                raise replace.no_regular_file(target, found)
+            if not os.path.samestat(found, os.fstat(file.fileno())):
+                raise OSError(errno.EPERM, "another program has put another file in its place")
+            is_finished = open_writers.wait_for_writers(file.fileno(), target)
+            if predecessor and found.st_nlink > 1 and permissions.of(found, file.fileno()) != predecessor:
+                raise DatafileError(
+                    errno.EPERM,
+                    f"the new version {target!r} is a hard link, one of {found.st_nlink} names of a file: "
+                    f"it is not given the permissions of {self._path!r}, because all would have them. "
+                    "Hint: let the creator make a copy.",
+                )
+            complete(file.fileno(), predecessor, durable=self._durable)
+            return fingerprint_of(os.fstat(file.fileno())), is_finished
 
-    def _refuse_unless_made(self, target: str) -> None:
-        found = swap.lstat(target)
-        if found is None or not stat.S_ISREG(found.st_mode):
-            what = "" if found is None else f", but something else (mode {found.st_mode:o})"
-            raise DatafileError(
-                errno.ENOENT if found is None else errno.EINVAL,
-                f"the creator made no regular file at {target!r}, the path that it was called with{what}: "
-                f"{self._path!r} is what it was. Cure: let it write a file there.",
-            )
+    def _swap(self, new: str, destination: str, timeout: Timeout) -> None:
+        """Put *new* in place while no reader is inside a block."""
+        with self._dogpile._readers.write(timeout):
+            self._refuse_if_lost(destination, swaps=True)
+            open_writers.refuse_log_beside(destination, self._path)
+            replace.rename(new, destination)
+        if self._durable:
+            fsync.sync_directory(os.path.dirname(destination))
 
-    def _put_in_place(self, target: str, place: str, timeout: Timeout) -> None:
-        unfinished.refuse(target)
-        before = swap.regular_at(place)
-        if before is not None and self.skip_unchanged and same_contents(target, place):
-            return
-        with explaining(DatafileError, place, "look at the permissions of"):
-            heir = None if before is None else permissions.of(before, place)
-        self._complete(target, heir)
-        kept = KeptVersions(place, self._marked)
-        if self.keep and before is not None:
-            kept.add_current()
-        with self._nobody_inside(timeout):
-            swap.rename(target, place)
-        if self.durable:
-            durability.sync_directory(os.path.dirname(place))
-        kept.remove_all_but(self.keep)
+    def _history(self, destination: str, listing: list[str], directory: str | None = None) -> FileHistory:
+        names = self._hidden(KIND_KEPT, destination, directory)
+        copy = self._hidden(KIND_NEW, destination, names.directory).path("kept")
+        return FileHistory(destination, names, copy, listing)
 
-    def _complete(self, target: str, before: Permissions | None) -> None:
-        with explaining(DatafileError, target, "open the new version", reading=True):
-            # Looked at anew: who may write the directory could have put something else there since it was made.
-            fd = above_standard(os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
-        try:
-            try:
-                found = os.fstat(fd)
-                if not stat.S_ISREG(found.st_mode):
-                    raise swap.no_regular_file(target, found)
-                if before is not None:
-                    # How many names it has, at a moment when this is one of them.
-                    found = os.stat(target, follow_symlinks=False)
-                    if not os.path.samestat(found, os.fstat(fd)):
-                        raise OSError(errno.EPERM, "somebody has put another file in its place")
-                    if found.st_nlink > 1 and permissions.of(found, fd) != before:
-                        raise DatafileError(
-                            errno.EPERM,
-                            f"the new version {target!r} is a hard link, one of {found.st_nlink} names of a file: "
-                            f"it is not given the permissions of {self._path!r}, because all would have them. "
-                            "Cure: let the creator make a copy.",
-                        )
-                    permissions.inherit(fd, before)
-                if self.durable:
-                    durability.sync(fd)
-            finally:
-                let_go(fd)
-        except DatafileError:
-            raise
-        except OSError as error:
-            raise explained(DatafileError, target, "complete the new version", error) from error
+    def _upload(self, engine: Engine, path: str, current: Blob | None) -> Blob:
+        from .transfer import store_file  # here: few use it
+
+        return store_file(engine, path, current, repr(self._path))
+
+    def _download(self, engine: Engine, blob: Blob, target: str) -> None:
+        from .transfer import fetch_file
+
+        fetch_file(engine, blob, target, repr(self._path))
+
+    def _last_kept(self) -> str | None:
+        destination = self._destination()
+        history = self._history(destination, self._listing(destination, needed=True))
+        history.remove_current()
+        return next((kept for kept in history.last_first() if replace.lstat(kept) is not None), None)
 
     def _options(self) -> dict[str, Any]:
-        readers = isinstance(self.dogpile, SyncReaderDogpile)
-        return {**super()._options(), "skip_unchanged": self.skip_unchanged, "readers": readers}
+        return {**super()._options(), "skip_unchanged": self._skip_unchanged, "readers": self._readers}
 
-    def _nobody_inside(self, timeout: Timeout) -> AbstractContextManager[None]:
-        if isinstance(self.dogpile, SyncReaderDogpile):
-            return self.dogpile.acquire_write_lock(timeout=timeout)
-        return nullcontext()
+    def _roll_back(self, timeout: Timeout) -> Fingerprint | None:
+        destination = self._destination()
+        self._refuse_irreplaceable(destination)
+        history = self._history(destination, self._listing(destination, needed=True))
+        history.remove_current()
+        for kept in history.last_first():
+            found = replace.lstat(kept)
+            if found is not None:
+                with HiddenDirectory(destination):
+                    self._swap(kept, destination, timeout)
+                return fingerprint_of(found)
+        return None
 
-    def _roll_back(self, timeout: Timeout) -> None:
-        place = self._place()
-        for _, kept in KeptVersions(place, self._marked).last_first(needed=True):
-            found = swap.lstat(kept)
-            if found is None or planted.is_planted(kept, found):
-                continue
-            if os.path.exists(place) and os.path.samefile(kept, place):
-                os.unlink(kept)
-                continue
-            with self._nobody_inside(timeout):
-                swap.rename(kept, place)
-            if self.durable:
-                durability.sync_directory(os.path.dirname(place))
-            return
-        raise DatafileError(
-            errno.ENOENT, f"no earlier version of {self._path!r} was kept. Cure: keep some, with keep=1 or more."
-        )
 
-    def _remove(self, left: str) -> None:
-        swap.remove(left)
+def check_mode(mode: str) -> None:
+    """:raises ValueError: if *mode* is none in which a datafile is opened."""
+    if mode not in ("rb", "r", "rt"):
+        raise ValueError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: a datafile is written by its creator")

@@ -1,6 +1,6 @@
-"""Dogpile and SyncReaderDogpile: one creates, all others go on with what there is.
+"""Dogpile and SyncReaderDogpile: one caller creates, all others go on with the version that there is.
 
-The public face. How a caller gets through is told, on one page, in :mod:`.passage`.
+The public face. The algorithm is in :mod:`.election`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,48 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from os import SEEK_END, lseek
 from time import time
-from typing import Any, Literal
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from .._locks.threads import LockLike
-from .._os.paths import absolute, checked_mode, checked_resource
-from .._os.seconds import checked_seconds
-from .._os.waiting import INHERIT, Timeout, checked_timeout
-from .._sidecar.record import CLOCK_TOLERANCE, Record, lifetime
-from .election import Passage, ReadingPassage, Terms, whoami
-from .guard import Pass
-from .scope import Mutex, ProcessScope, ReadWriteLock, Scope, ThreadScope
-from .status import Status
+from .._os import kept_open
+from .._os.copying import copied_by
+from .._os.mounts import is_unlinked
+from .._os.paths import absolute, checked_mode
+from .._os.waiting import INHERIT, Timeout, checked_seconds, checked_timeout
+from .._sidecar.fingerprint import Fingerprint
+from .._sidecar.record import CLOCK_TOLERANCE, Record
+from .creation import this_process
+from .election import Acquisition, ReaderAcquisition
+from .event import Callback, Kind, tell
+from .following_scope import FollowingScope
+from .guard import Guard
+from .outcome import Outcome
+from .policy import ORIGINAL, Backoff, Policy, one_policy
+from .process_scope import ProcessScope
+from .resource_path import checked_resource
+from .scope import Mutex, Readers, ReadWriteLock, Scope
+from .shared_state import SharedState
+from .status import Status, status_in
+from .thread_scope import ThreadScope
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import Never
+
+    from typing_extensions import TypeVar  # type checkers know it; typing's has no default before 3.13
+
+    from .host_election import Replica, Wanted
+    from .new_versions import Subscription
+    from .origin import Origin
+
+    #: What the block's value is: of a caller that creates, and of one that passes.
+    Created = TypeVar("Created", default=Never)
+    Found = TypeVar("Found", default=None)
 
 __all__ = ["Dogpile", "SyncReaderDogpile"]
 
@@ -30,23 +59,33 @@ _WITH_NOTHING: dict[str, Any] = {}
 
 
 class Dogpile:
-    """A dogpile lock: one thread of one process creates, the others use what there is.
+    """A dogpile lock: one thread of one process creates, the others go on with the version that there is.
 
-    :param expiretime: seconds after which the resource is stale; 0: at once; ``None``: never.
-    :param path: the resource, a file or what stands for one; it need not exist. All processes that name it
+    :param expiretime: seconds (or a ``timedelta``) after which the resource is stale; 0: at once; ``None``: never.
+    :param path: the resource, a file or a name that stands for one; it need not exist. All processes that name it
         are coordinated. ``None``: only the threads that share this object are, and no file is touched.
     :param init: declare that the resource exists and was created now, unless a creation or an invalidation is
         on record.
-    :param lock: use this mutex (``acquire(blocking)``, ``release()``) to elect the creator.
+    :param lock: use this mutex (``acquire(blocking)``, ``release()``) to elect the creator; not a re-entrant one.
     :param timeout: seconds after which a wait gives up with :class:`LockTimeout`; ``None``: never.
     :param directory: put the coordination files there instead of beside the resource.
     :param mode: permission bits of coordination files that have to be made; ``None``: what the umask
         leaves of 0o666.
-    :param resource: ``"file"`` or ``"directory"``, if *path* is one and shall be looked at: once it was removed,
-        there is nothing yet; if somebody else replaced it, or it is there without a sidecar, its own mtime
-        counts as createdtime. ``None``: what is or is not at *path* is not looked at.
+    :param resource: ``"file"`` or ``"directory"``, if *path* is one and shall be looked at: a removed one is
+        missing; if another program replaced it, or it is there without a sidecar, its own mtime counts as
+        createdtime. ``None``: *path* is not looked at.
+    :param backoff: when a creation may be tried again after failures; ``None``: at once.
+    :param max_stale: seconds past expiry (or the first invalidation) after which no caller passes before a new
+        creation; ``None``: a stale resource passes, however old it is.
+    :param refresh_early: a creation may begin at this fraction of the lifetime, while all others still pass fresh.
+    :param jitter: the lifetime of each version is shortened by up to this fraction, drawn once per version.
+    :param on_event: called with each :class:`Event` of this object, in the thread that causes it: creations, and
+        never passes. What it raises is logged.
+    :param policy: all of these, and *stale_if_error*, in one object that many resources share.
+    :param origin: an :class:`.Origin`, or its URL: where hosts agree on when the resource was created, so that one
+        of them creates it. The resource itself is where all of them reach it. With a path.
     :raises TypeError, ValueError: for an *expiretime* or *timeout* that is no number, negative or NaN, and for a
-        *mode* that is none.
+        *mode* that is no permission bits; also for a *lock* that is no mutex.
     :raises PathError: for a *path* that cannot be coordinated.
 
     The behaviour and the first three parameters are those of ``dogpile.core`` 0.4.1's class of this name; there,
@@ -64,9 +103,12 @@ class Dogpile:
     using
     """
 
+    #: The origin for which this class has creators run. A resource in a file of this package sees to that itself.
+    _origin: Origin | None = None
+
     def __init__(
         self,
-        expiretime: float | None,
+        expiretime: float | timedelta | None,
         path: str | os.PathLike[str] | None = None,
         *,
         init: bool = False,
@@ -75,10 +117,17 @@ class Dogpile:
         directory: str | os.PathLike[str] | None = None,
         mode: int | None = None,
         resource: Literal["file", "directory"] | None = None,
+        backoff: Backoff | None = None,
+        max_stale: float | timedelta | None = None,
+        refresh_early: float | None = None,
+        jitter: float = 0.0,
+        on_event: Callback | None = None,
+        policy: Policy | None = None,
+        origin: Origin | str | os.PathLike[str] | None = None,
     ) -> None:
         if resource not in (None, "file", "directory"):
             raise ValueError(f"resource must be 'file', 'directory' or None, not {resource!r}")
-        self.path = None if path is None else checked_resource(path, resource)
+        self.path: str | None = None if path is None else checked_resource(path, resource)
         own_timeout = checked_timeout(timeout)
         checked_mode(mode)
         scope: Scope
@@ -87,29 +136,136 @@ class Dogpile:
                 raise TypeError("directory=, mode= and resource= go with a path: give one as well")
             scope = ThreadScope(lock=lock, timeout=own_timeout)
         else:
-            scope = ProcessScope(
+            kind = ProcessScope if directory is None else FollowingScope
+            scope = kind(
                 self.path,
                 lock=lock,
                 timeout=own_timeout,
                 directory=directory,
                 mode=mode,
-                observed=resource is not None,
+                reconciled=resource is not None,
             )
-        self._terms = Terms(self.path, scope, own_timeout)
+        policy = one_policy(
+            policy,
+            ORIGINAL,
+            backoff=backoff,
+            max_stale=max_stale,
+            refresh_early=refresh_early,
+            jitter=jitter,
+            on_event=on_event,
+        )
+        if policy.background is not None:
+            raise ValueError(
+                f"background={policy.background!r} is for a Datafile or a DataDirectory: what another thread or "
+                "process creates must be in a file"
+            )
+        self._use(scope, own_timeout, policy, resource)
         made_with = {
             "lock": lock,
             "timeout": timeout,
             "directory": None if directory is None else absolute(directory),
             "mode": mode,
         }
-        # Only what is not the default: there may be thousands of objects.
-        self._resource = resource
+        # Only those that differ from the default: there may be thousands of objects.
         self._made_with = {name: value for name, value in made_with.items() if value is not None} or _WITH_NOTHING
         self.expiretime = expiretime
+        if origin is not None:
+            self._origin = self._checked_origin(origin, lock=lock, directory=directory, init=init)
+            self._share_with_hosts(self._origin, None)
+            self._made_with = {**self._made_with, "origin": self._origin}
         if init:
             now = time()
-            if not scope.look().is_known:  # else a process that may only read could not be told either
+            if not scope.read().is_known:  # else a process that may only read could not be told either
                 scope.change(lambda record: record if record.is_known else self._declared(record, now))
+
+    def _checked_origin(self, origin: Origin | str | os.PathLike[str], **others: Any) -> Origin:
+        """:raises TypeError, ValueError: as :class:`.Origin`, and for options that do not go with one."""
+        from .origin import Origin  # here: few use it
+
+        if self.path is None:
+            raise TypeError(
+                "origin= goes with a path, which says where this host keeps its record: give one as well"
+            )
+        if self._resource is not None:
+            raise ValueError("origin= and resource= do not go together. Hint: a Datafile has an origin")
+        others["depends_on"] = self._policy.depends_on
+        for name, value in others.items():
+            if value:
+                raise ValueError(f"origin= and {name}= do not go together: each host has its own")
+        return origin if isinstance(origin, Origin) else Origin(origin)
+
+    def _use(
+        self,
+        scope: Scope,
+        timeout: float | None,
+        policy: Policy,
+        resource: Literal["file", "directory"] | None,
+    ) -> None:
+        """Have the record and the locks of *scope*."""
+        scope.on_event = policy.on_event
+        self._shared = SharedState(scope, timeout, policy)
+        if policy.depends_on:
+            from .inputs import Inputs  # here: hashlib takes long to import
+
+            self._shared.inputs = Inputs(policy.depends_on, self.path)
+        if self.path is not None:
+            kept_open.may_keep(self._shared)
+        self._resource = resource
+        self._watches: list[Any] | None = None  # of on_new_version; such a list, once there is one
+
+    def _share_with_hosts(self, origin: Origin, replica: Replica | None) -> None:
+        """Coordinate with all hosts that name the same *origin*.
+
+        :param replica: puts their versions in place, if they are in files of this package.
+        """
+        from .host_election import HostElection  # here: hashlib and json take long to import
+        from .host_scope import HostScope
+
+        assert self.path is not None
+        before, options = self._shared, self._made_with
+        scope = HostScope(
+            self.path,
+            origin=origin,
+            lock=None,
+            timeout=before.timeout,
+            directory=None,
+            mode=options.get("mode"),
+            reconciled=self._resource is not None,
+        )
+        self._use(scope, before.timeout, before.policy, self._resource)
+        self._shared.readers = before.readers
+        self._shared.host = HostElection(self._shared, scope, replica)
+        self.expiretime = before.expiretime
+
+    @overload
+    def acquire(
+        self,
+        creator: Callable[[], Created] | None = None,
+        value_fn: Callable[[], Found] | None = None,
+        value_and_created_fn: None = None,
+        *,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[Created | Found]: ...
+
+    @overload
+    def acquire(
+        self,
+        creator: Callable[[], tuple[Created, float]] | None,
+        value_fn: Callable[[], object] | None,
+        value_and_created_fn: Callable[[], tuple[Found, float]],
+        *,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[Created | Found]: ...
+
+    @overload
+    def acquire(
+        self,
+        creator: Callable[[], tuple[Created, float]] | None = None,
+        value_fn: Callable[[], object] | None = None,
+        *,
+        value_and_created_fn: Callable[[], tuple[Found, float]],
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[Created | Found]: ...
 
     def acquire(
         self,
@@ -119,196 +275,285 @@ class Dogpile:
         *,
         timeout: Timeout = INHERIT,
     ) -> AbstractContextManager[Any]:
-        """A context manager whose block runs with the resource there, be it fresh or stale.
+        """Return a context manager whose block runs with the resource there, be it fresh or stale.
 
         :param creator: builds the resource, if this caller is elected. What it returns is the block's value;
             with *value_and_created_fn* it returns ``(value, createdtime)``. Without a creator this caller never
-            creates: while there is nothing yet, it waits for one who does.
-        :param value_fn: returns the value for a caller who was not elected, or raises
-            :class:`NeedRegenerationException` if it has none: then it is as if there were no creation yet.
+            creates: while the resource is missing, it waits for a caller that does.
+        :param value_fn: returns the value for a caller that was not elected, or raises
+            :class:`NeedRegenerationException` if it has none: then the resource counts as missing.
         :param value_and_created_fn: the same, but returns ``(value, createdtime)``, and that createdtime counts.
-        :param timeout: seconds to wait at most, all waits of this call together but for one's own creator;
-            ``None``: for ever. Default: the object's.
-        :returns: on ``with ... as value``: what *creator* or a value function returned, else ``None``.
+        :param timeout: seconds to wait at most, for all waits of this call together; the time of this caller's own
+            creator does not count. ``None``: no bound. Default: the object's.
+        :returns: on ``with ... as value``: the result of *creator* or of a value function, else ``None``.
         :raises LockTimeout: on entering, if the first creation did not end in time.
-        :raises WouldDeadlock: on entering from inside the creator, while there is nothing yet.
+        :raises WouldDeadlock: on entering from inside the creator, while the resource is missing; or where callers
+            of this process would wait for each other.
         :raises LockFileError, SidecarError: on entering, if the coordination files cannot be used. A process
-            that merely lacks permission to create passes through what is stale, and says so in the log.
-        :raises: what *creator* raises, unchanged; the old createdtime stays and the mutex is free again.
+            that merely lacks permission to create passes the stale resource, and says so in the log.
+        :raises CreationFailed: on entering, if there is a *backoff*, nothing to pass with, and it is too early for
+            another creation.
+        :raises: the exception of *creator*, unchanged; the old createdtime stays and the mutex is free again.
 
-        From ``dogpile.core`` 0.4.1, ``Dogpile.acquire``. To be entered at once, and not to be kept: the call may
-        have looked already whether the resource is fresh.
+        From ``dogpile.core`` 0.4.1, ``Dogpile.acquire``. Enter it at once, and do not keep it: the call may have
+        found out already that the resource is fresh.
         """
-        passed = self._terms.passed
+        guard = self._shared.last_guard
         if (
-            passed is not None
-            and passed.since <= time() < passed.until
+            guard is not None
+            and guard.since <= time() < guard.until
             and value_fn is None
             and value_and_created_fn is None
             and timeout is ...
         ):
             try:
-                if lseek(passed.description.fd, 0, SEEK_END) == passed.length:
-                    return passed
+                if lseek(guard.open_file.fd, 0, SEEK_END) == guard.length:
+                    return guard
             except OSError:
                 pass  # closed by a fork, or stale on a network
-        return Passage(self._terms, creator, value_fn, value_and_created_fn, timeout)
+        if self._origin is not None:
+            creator = self._for_all_hosts(creator, timeout, "pass")
+        return Acquisition(self._shared, creator, value_fn, value_and_created_fn, timeout)
 
-    def refresh(self, creator: Callable[[], Any], force: bool = False, *, timeout: Timeout = INHERIT) -> bool:
-        """Create if the resource is stale or there is nothing yet; for cron jobs and warm-up code.
+    def refresh(self, creator: Callable[[], Any], force: bool = False, *, timeout: Timeout = INHERIT) -> Outcome:
+        """Create if the resource is stale or missing; for cron jobs and warm-up code.
 
-        :param force: create in any case, after whoever is creating now.
-        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
-        :returns: True if *creator* was called; False if it is fresh, or stale and another is creating.
+        :param force: create in any case, after the caller that is creating now.
+        :param timeout: seconds to wait at most; ``None``: no bound. Default: the object's.
+        :returns: ``Outcome.created``, which is true, if *creator* was called. Others are false: ``fresh``;
+            ``creating`` if another caller creates; ``backing_off`` if it is too early after failures; ``fenced``
+            if another program removed the lock file meanwhile, so that the result does not count.
         :raises LockTimeout, WouldDeadlock, LockFileError, SidecarError: as :meth:`acquire`, but lacking
             permission to create is always an error.
 
         >>> dogpile = Dogpile(3600)
-        >>> dogpile.refresh(lambda: None), dogpile.refresh(lambda: None), dogpile.refresh(lambda: None, force=True)
-        (True, False, True)
+        >>> [str(dogpile.refresh(lambda: None, force=force)) for force in (False, False, True)]
+        ['created', 'fresh', 'created']
         """
-        passage = Passage(self._terms, creator, None, None, timeout)
-        if force:
-            passage.create_in_any_case()
-        else:
-            passage.create_if_not_fresh()
-        return passage.created
+        if self._origin is not None:
+            creator = self._for_all_hosts(creator, timeout, "force" if force else "refresh")
+        return Acquisition(self._shared, creator, None, None, timeout).refresh(force=force)
+
+    def _for_all_hosts(self, creator: Any, timeout: Timeout, wanted: Wanted) -> Any:
+        """Return a creator that runs *creator* if this host is elected."""
+        host = self._shared.host
+        if creator is None or host is None:
+            return creator
+        bound = self._shared.timeout if isinstance(timeout, EllipsisType) else timeout
+        return partial(host.make, creator, bound, wanted)
 
     def invalidate(self, hard: bool = False, *, durable: bool = False) -> None:
         """Make the resource stale from now on, for all processes.
 
-        :param hard: nobody passes through before a new creation; readers inside are not disturbed.
-        :param durable: have this on the disk before it returns; else a crash of the machine within the next half
-            minute or so may have it forgotten.
+        :param hard: no caller passes before a new creation; readers inside are not disturbed.
+        :param durable: write this to the disk before returning; otherwise a crash of the machine within about half
+            a minute may lose it.
         :raises SidecarError: if the sidecar cannot be written.
 
-        Does not wait for a creation that is running, and is not lost on it: its result will be stale (or, after
-        a hard one, nothing) for all but its own caller, because it may rest on what was before.
+        It does not wait for a creation that is running. The result of that will be stale (after a hard
+        invalidation: missing) for all but its own caller, because the creator may have read its input before.
 
         >>> dogpile = Dogpile(3600, init=True)
         >>> dogpile.invalidate()
         >>> dogpile.has_value, dogpile.is_expired
         (True, True)
         """
-        self._terms.scope.change(lambda record: record.invalidate(hard=hard))
+        if self._shared.host is not None:
+            self._shared.host.invalidate(hard=hard)
+        now, scope = time(), self._shared.scope
+        made: list[Record] = []
+
+        def invalidated(record: Record) -> Record:
+            made[:] = [record.invalidate(hard=hard, now=now)]
+            return made[0]
+
+        scope.change(invalidated)
         if durable:
-            self._terms.scope.sync()
+            scope.sync()
+        self._tell("invalidated", made[0])
 
     def status(self) -> Status:
-        """What is known now, without waiting or creating.
+        """Return the state that is known now, without waiting or creating.
 
         :raises SidecarError, LockFileError: if the coordination files cannot be read.
 
         >>> Dogpile(3600).status().state
-        'nothing'
+        'missing'
         """
-        scope = self._terms.scope
-        creating = scope.mutex.locked()
-        record = scope.look()
-        if record.attempt is not None and not creating:
-            later = (
-                scope.look()
-            )  # it may have ended, well or not, or another may have begun, between the two looks
-            creating, record = later.attempt not in (None, record.attempt), later
-        return Status.of(record, time(), self.expiretime, creating=creating)
+        status = status_in(self._shared)
+        if self.path is not None and self._resource is not None and is_unlinked(self.path):
+            return replace(status, unlinked=True)
+        return status
+
+    @property
+    def _policy(self) -> Policy:
+        """What was asked for when creations fail or versions grow old."""
+        return self._shared.policy
 
     @property
     def expiretime(self) -> float | None:
         """Seconds after which the resource is stale; ``None``: never. May be set at any time."""
-        return self._terms.expiretime
+        return self._shared.expiretime
 
     @expiretime.setter
-    def expiretime(self, value: float | None) -> None:
-        self._terms.expiretime = None if value is None else checked_seconds("expiretime", value)
-        self._terms.lifetime = lifetime(self._terms.expiretime)
-        self._terms.passed = None
+    def expiretime(self, value: float | timedelta | None) -> None:
+        self._shared.expire_after(None if value is None else checked_seconds("expiretime", value))
 
     @property
     def createdtime(self) -> float:
-        """Epoch seconds at which the last creator finished, -1 before the first.
+        """Epoch seconds at which the last creator finished; -1 while the resource is missing.
 
-        Setting it stamps; setting it to 0 or less invalidates hard, as in dogpile.core.
+        Setting it stamps, for all hosts where there is an origin; setting it to 0 or less invalidates hard, as in
+        dogpile.core.
         """
-        record = self._terms.scope.look()
+        record = self._shared.scope.read()
         return record.createdtime if record.has_value else -1
 
     @createdtime.setter
     def createdtime(self, value: float) -> None:
         createdtime = checked_seconds("createdtime", value, least=-math.inf)
         if createdtime == math.inf:
-            raise ValueError("createdtime must be finite; what never expires has expiretime=None")
+            raise ValueError("createdtime must be finite; a resource that never expires has expiretime=None")
         if createdtime > 0:
-            self._terms.scope.change(lambda record: self._declared(record, createdtime))
+            if self._shared.host is not None:
+                self._shared.host.declare(createdtime)
+            else:
+                self._shared.scope.change(lambda record: self._declared(record, createdtime))
         else:
             self.invalidate(hard=True)
 
-    def _declared(self, record: Record, createdtime: float) -> Record:
-        """*record* after a creation that nobody has run, but of which somebody tells."""
-        standing = self._terms.scope.standing()
+    def _stamp(self, fingerprint: Fingerprint) -> None:
+        """Stamp the file that has this *fingerprint*, wherever the path leads: it was put in place now.
+
+        :raises SidecarError: if the sidecar cannot be written.
+        """
+        now = time()
+        self._shared.scope.change(lambda record: self._declared(record, now, fingerprint))
+
+    def _tell(self, kind: Kind, record: Record) -> None:
+        """Call the callbacks for an event of the version that *record* describes."""
+        tell(self._shared.scope, kind, record)
+
+    def _declared(self, record: Record, createdtime: float, fingerprint: Fingerprint | None = None) -> Record:
+        """Return *record* after a creation that no creator has run; of what is at the path by default."""
+        is_new = fingerprint is not None
+        if fingerprint is None:
+            fingerprint, is_new = self._shared.scope.fingerprint(), False
+        inputs = self._shared.inputs
         declared = record.created(
-            record, createdtime, cost=record.cost, expiretime=record.expiretime, standing=standing, **whoami()
+            record,
+            createdtime,
+            cost=record.cost,
+            expiretime=record.expiretime,
+            fingerprint=fingerprint,
+            max_stale=record.max_stale,
+            note=record.note,
+            inputs=record.inputs if inputs is None else inputs.digest(),
+            swapped=is_new,
+            **this_process(),
         )
         return declared.replace(attempt=record.attempt)
 
     @property
     def version(self) -> tuple[int, ...] | None:
-        """Which version of the resource is in place, fresh or not; ``None`` while there is nothing.
+        """The version of the resource that is in place, fresh or not; ``None`` while it is missing.
 
-        Versions are to be compared with ``==``. Every creation makes another; with ``resource=`` only one that put
-        something else in place, and so does a foreign hand.
+        Compare versions with ``==``. Every creation makes another one; with ``resource=`` only one that put
+        another file in place, and another program's replacement does so, too.
         """
-        record = self._terms.scope.look()
+        record = self._shared.scope.read()
         return record.version if record.has_value else None
 
+    def on_new_version(self, callback: Callable[[Self], object]) -> Subscription[Self]:
+        """Have ``callback(self)`` called after each new version, by whichever process; see
+        :meth:`.Datafile.on_new_version`.
+
+        :raises TypeError: also without a path, because then there are no other processes.
+
+        >>> import os, tempfile, threading
+        >>> dogpile = Dogpile(3600, os.path.join(tempfile.mkdtemp(), "report"))
+        >>> called = threading.Event()
+        >>> with dogpile.on_new_version(lambda dogpile: called.set()):
+        ...     _ = dogpile.refresh(lambda: None)
+        ...     called.wait(60)
+        True
+        """
+        if self.path is None:
+            raise TypeError("a Dogpile without a path has no versions of other processes: give it a path")
+        from .new_versions import subscribe  # here: few programs need it
+
+        return subscribe(self, callback, type(self)._seen)
+
+    def _seen(self) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+        """Return the paths of the resource and of its sidecar, and the :attr:`version`."""
+        version = self.version  # first: in a shared directory, it finds out what the sidecar is called
+        return tuple(filter(None, (self.path, self._shared.scope.sidecar_path))), version
+
     def fresh_version(self) -> tuple[int, ...] | None:
-        """The :attr:`version` in place, if it is fresh, else ``None``; at less than a pass costs.
+        """Return the :attr:`version` in place if it is fresh, else ``None``; for less than a pass costs.
 
         :raises SidecarError, LockFileError: if the coordination files cannot be read.
 
         >>> dogpile = Dogpile(3600, init=True)
         >>> version = dogpile.fresh_version()
-        >>> dogpile.fresh_version() == version, dogpile.refresh(lambda: None, force=True)
+        >>> dogpile.fresh_version() == version, bool(dogpile.refresh(lambda: None, force=True))
         (True, True)
         >>> dogpile.fresh_version() == version
         False
         """
-        terms = self._terms
-        record = terms.scope.sight().record
-        if _EARLIEST <= time() - record.basis < terms.lifetime:
+        shared = self._shared
+        record = shared.scope.peek().record
+        # As in Acquisition: a version that passes by its age alone needs no more than this comparison.
+        if _EARLIEST <= time() - record.fresh_from < shared.max_age:
             return record.version
-        return None
+        now = time()
+        return (
+            record.version if shared.judge(record, now) == "fresh" and not shared.is_to_ask(record, now) else None
+        )
 
-    def pass_with(self, found: os.stat_result) -> AbstractContextManager[None] | None:
-        """A pass for a caller who has opened the resource already, if that is what was stamped last and is fresh.
+    def _pass_with(self, found: os.stat_result) -> AbstractContextManager[None] | None:
+        """Return a guard for a caller that has opened the resource already, if that file is fresh.
 
-        Saves a look at the path. For a Dogpile with ``resource=``.
+        It saves a look at the path. For a Dogpile with ``resource=``.
 
-        :param found: what ``os.fstat`` tells of what was opened.
-        :returns: a context manager as of :meth:`acquire`; ``None``: call that, and open again.
+        :param found: the ``os.fstat`` of the opened file.
+        :returns: a context manager as of :meth:`acquire`; ``None``: call that, and open the file again.
         :raises SidecarError: if the sidecar cannot be read.
         """
-        terms = self._terms
-        record = terms.scope.record_of(found)
-        if not _EARLIEST <= time() - record.basis < terms.lifetime:
+        shared = self._shared
+        record, now = shared.scope.record_of(found), time()
+        if not _EARLIEST <= now - record.fresh_from < shared.max_age and (
+            shared.judge(record, now) != "fresh" or shared.is_to_ask(record, now)
+        ):
             return None
-        passed = Pass(terms.scope, terms.timeout)
-        passed.seen = record
-        return passed
+        guard = Guard(shared.scope, shared.timeout)
+        guard.seen = record
+        return guard
 
     @property
     def has_value(self) -> bool:
         """Whether there has been a creation that was not hard-invalidated since."""
-        return self._terms.scope.look().has_value
+        return self._shared.scope.read().has_value
 
     @property
     def is_expired(self) -> bool:
-        """Whether the resource is stale, or there is nothing yet."""
-        return self._terms.scope.look().state(time(), self.expiretime) != "fresh"
+        """Whether the resource is stale or missing."""
+        return self._shared.judge(self._shared.scope.read(), time()) not in ("fresh", "early")
 
     @property
     def dogpilelock(self) -> Mutex:
         """The creation mutex, under its name in dogpile.core."""
-        return self._terms.scope.mutex
+        return self._shared.scope.mutex
+
+    @property
+    def _record(self) -> Record:
+        """The record as it is now."""
+        return self._shared.scope.read()
+
+    @property
+    def _readers(self) -> Readers:
+        """The readers of the resource; none is ever inside, unless this is a :class:`SyncReaderDogpile`."""
+        return self._shared.readers
 
     def __reduce__(self) -> tuple[object, ...]:
         if self.path is None:
@@ -316,12 +561,9 @@ class Dogpile:
                 "a Dogpile without a path coordinates the threads of one process and cannot be sent to another: "
                 "give it a path"
             )
-        return _unpickled, (
-            type(self),
-            self.expiretime,
-            self.path,
-            {**self._made_with, "resource": self._resource},
-        )
+        own = next(kind for kind in type(self).__mro__ if kind in (Dogpile, SyncReaderDogpile))
+        options = {**self._made_with, "resource": self._resource, "policy": self._policy}
+        return copied_by(self, own, self.expiretime, self.path, **options)
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f", {self.path!r}"
@@ -329,12 +571,12 @@ class Dogpile:
 
 
 class SyncReaderDogpile(Dogpile):
-    """A :class:`Dogpile` whose ``with`` blocks are readers, so that a creator can swap the resource when nobody
-    is inside.
+    """A :class:`Dogpile` whose ``with`` blocks are readers, so that a creator can swap the resource while none is
+    inside.
 
     Parameters and errors as :class:`Dogpile`. Readers inside delay only a writer; from the moment that a writer
-    waits, new readers wait for it as well. Blocks nest within a thread. From ``dogpile.core`` 0.4.1's class of
-    this name.
+    waits, new readers wait for it as well. Blocks nest within a thread or task. From ``dogpile.core`` 0.4.1's
+    class of this name.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "report.txt")
@@ -349,9 +591,73 @@ class SyncReaderDogpile(Dogpile):
     the report
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._terms.readers = self._terms.scope.read_write_lock()
+    def __init__(
+        self,
+        expiretime: float | timedelta | None,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        init: bool = False,
+        lock: LockLike | None = None,
+        timeout: float | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        mode: int | None = None,
+        resource: Literal["file", "directory"] | None = None,
+        backoff: Backoff | None = None,
+        max_stale: float | timedelta | None = None,
+        refresh_early: float | None = None,
+        jitter: float = 0.0,
+        on_event: Callback | None = None,
+        policy: Policy | None = None,
+        origin: Origin | str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(
+            expiretime,
+            path,
+            init=init,
+            lock=lock,
+            timeout=timeout,
+            directory=directory,
+            mode=mode,
+            resource=resource,
+            backoff=backoff,
+            max_stale=max_stale,
+            refresh_early=refresh_early,
+            jitter=jitter,
+            on_event=on_event,
+            policy=policy,
+            origin=origin,
+        )
+        self._readwritelock = self._shared.readers = self._shared.scope.read_write_lock()
+
+    @overload
+    def acquire(
+        self,
+        creator: Callable[[], Created] | None = None,
+        value_fn: Callable[[], Found] | None = None,
+        value_and_created_fn: None = None,
+        *,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[Created | Found]: ...
+
+    @overload
+    def acquire(
+        self,
+        creator: Callable[[], tuple[Created, float]] | None,
+        value_fn: Callable[[], object] | None,
+        value_and_created_fn: Callable[[], tuple[Found, float]],
+        *,
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[Created | Found]: ...
+
+    @overload
+    def acquire(
+        self,
+        creator: Callable[[], tuple[Created, float]] | None = None,
+        value_fn: Callable[[], object] | None = None,
+        *,
+        value_and_created_fn: Callable[[], tuple[Found, float]],
+        timeout: Timeout = INHERIT,
+    ) -> AbstractContextManager[Created | Found]: ...
 
     def acquire(
         self,
@@ -361,43 +667,44 @@ class SyncReaderDogpile(Dogpile):
         *,
         timeout: Timeout = INHERIT,
     ) -> AbstractContextManager[Any]:
-        """As :meth:`Dogpile.acquire`; inside the block no writer is.
+        """Return a context manager as :meth:`Dogpile.acquire` does; no writer is inside its block.
 
-        A thread that is inside already is not elected and does not wait for a creator, which may wait for it: it
-        passes through, also after a hard invalidation, because what it reads stays until it leaves. Only if a
-        value function raises :class:`NeedRegenerationException`, and no other thread or process creates, does it
-        create.
+        A caller that is inside already is not elected and does not wait for a creator, which may wait for it. It
+        passes, also after a hard invalidation, because the version that it reads stays until it leaves. It creates
+        only if a value function raises :class:`NeedRegenerationException` and no other caller creates.
 
         :raises LockTimeout: also if a writer did not leave in time.
-        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`, and inside one's own block, if a value
-            function has no value and another thread or process creates.
+        :raises WouldDeadlock: also inside :meth:`acquire_write_lock`, and inside the caller's own block, if a
+            value function has no value and another caller creates.
         """
-        terms = self._terms
-        passed = terms.passed
+        shared = self._shared
+        guard = shared.last_guard
         if (
-            passed is not None
-            and passed.since <= time() < passed.until
+            guard is not None
+            and guard.since <= time() < guard.until
             and value_fn is None
             and value_and_created_fn is None
             and timeout is ...
         ):
             try:
-                if lseek(passed.description.fd, 0, SEEK_END) == passed.length:
-                    # As ReadWriteFileLock.slot(). No lock of threads is met here: they leave no passes behind.
-                    readers: Any = terms.readers
-                    slot: AbstractContextManager[Any] = readers.idle.pop()
-                    slot.lock, slot.passed = readers, passed  # type: ignore[attr-defined]
+                if lseek(guard.open_file.fd, 0, SEEK_END) == guard.length:
+                    # As ReaderPool._enter(). In thread scope there is no reusable guard.
+                    readers: Any = shared.readers
+                    slot: AbstractContextManager[Any] = readers._idle.pop()
+                    slot.pool, slot.guard = readers, guard  # type: ignore[attr-defined]
                     return slot
             except (OSError, IndexError):  # the latter: no slot is idle
                 pass
-        return ReadingPassage(terms, creator, value_fn, value_and_created_fn, timeout)
+        if self._origin is not None:
+            creator = self._for_all_hosts(creator, timeout, "pass")
+        return ReaderAcquisition(shared, creator, value_fn, value_and_created_fn, timeout)
 
     def acquire_write_lock(self, timeout: Timeout = INHERIT) -> AbstractContextManager[None]:
-        """A ``with`` block in which no reader is inside, of any process: the place to swap.
+        """Return a ``with`` block in which no reader of any process is inside: the place to swap.
 
-        :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
+        :param timeout: seconds to wait at most; ``None``: no bound. Default: the object's.
         :raises LockTimeout: if the readers inside did not leave in time.
-        :raises WouldDeadlock: inside one's own ``acquire`` block.
+        :raises WouldDeadlock: inside the caller's own ``acquire`` block.
         :raises LockFileError: if the lock file cannot be opened for writing.
         """
         return self.readwritelock.write(timeout)
@@ -405,10 +712,4 @@ class SyncReaderDogpile(Dogpile):
     @property
     def readwritelock(self) -> ReadWriteLock:
         """The read/write lock, under its name in dogpile.core."""
-        lock = self._terms.readers
-        assert lock is not None
-        return lock
-
-
-def _unpickled(kind: type[Dogpile], expiretime: float | None, path: str, made_with: dict[str, Any]) -> Dogpile:
-    return kind(expiretime, path, **made_with)
+        return self._readwritelock

@@ -1,35 +1,51 @@
-"""What ``Dogpile.acquire`` returns: a pass, inside of which there is the resource.
+"""Guards: what ``Dogpile.acquire`` returns, context managers inside of which the resource is there.
 
-Who has passed leaves a :class:`PassThrough` behind: those who come after him, while the sidecar keeps its length
-and for no longer than the answer can stay the same, are let through on the strength of it, by one system call.
+A caller that has passed leaves a :class:`ReusableGuard` behind. While the sidecar keeps its length, and until the
+resource may become stale, later callers pass with it for one system call.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from time import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
+from .._os.copying import NotCopied
 from .._os.waiting import FOREVER, Deadline
-from .._sidecar.file import Sighting
 from .._sidecar.record import Record
+from .._sidecar.snapshot import Snapshot
 from ..errors import DogpileError, NeedRegenerationException
-from .scope import Scope
+from .event import Callback, tell
 
-__all__ = ["Pass", "PassThrough"]
+__all__ = ["Guard", "HasRecord", "ReusableGuard"]
 
 log = logging.getLogger("dogpile_fs")
 
 
-class Pass:
-    """What ``Dogpile.acquire`` returns: a context manager, inside of which there is the resource."""
+class HasRecord(Protocol):
+    """The part of a scope that a guard needs."""
+
+    on_event: Callback | None
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str | None: ...
+    def change(self, make: Callable[[Record], Record]) -> None: ...
+
+
+class Guard(NotCopied):
+    """A context manager inside of which the resource is there."""
 
     __slots__ = ("scope", "seen", "timeout")
 
-    def __init__(self, scope: Scope, timeout: float | None) -> None:
+    def __init__(self, scope: HasRecord, timeout: float | None) -> None:
         self.scope = scope
+        #: Seconds that each wait may last; ``None``: no bound.
         self.timeout = timeout
-        #: The record that told how to get through.
+        #: The record that the caller passed on.
         self.seen: Record
 
     def __enter__(self) -> Any:
@@ -38,41 +54,50 @@ class Pass:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and isinstance(error, NeedRegenerationException) and not error.taken:
-            error.taken = True
+        if error is not None and isinstance(error, NeedRegenerationException) and not error._taken:
+            error._taken = True
+            made: list[Record] = []
+
+            def without_value(record: Record) -> Record:
+                changed = self._without_value(record)
+                made[:] = [] if changed is record else [changed]
+                return changed
+
             try:
-                self.scope.change(self._missed)
+                self.scope.change(without_value)
             except DogpileError as failure:  # it must not hide the user's own exception
-                log.warning("a missing value is not invalidated: %s", failure)
+                log.warning("%s: the missing value is not invalidated: %s", self.scope.name, failure)
+            for record in made:
+                tell(self.scope, "invalidated", record)
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Which version of the resource was found or made; see :meth:`Dogpile.fresh_version`."""
+        """The version that was found or made; see :meth:`.Dogpile.fresh_version`."""
         return self.seen.version
 
     @property
     def deadline(self) -> Deadline:
-        """For what is still to be waited for."""
+        """The deadline of the waits that follow."""
         return FOREVER if self.timeout is None else Deadline(self.timeout)
 
-    def _missed(self, record: Record) -> Record:
-        # Of many who miss the same value the first invalidates it; none the one made since.
+    def _without_value(self, record: Record) -> Record:
+        # Of many callers that miss the same value the first invalidates it; none invalidates a newer one.
         if record.generation == self.seen.generation and self.seen.has_value and record.invalidated != "hard":
-            return record.invalidate(hard=True)
+            return record.invalidate(hard=True, now=time())
         return record
 
 
-class PassThrough(Pass):
-    """Who has passed, and leave to pass for all who come after him. Any number may enter it, at once."""
+class ReusableGuard(Guard):
+    """A guard that later callers may reuse while the sidecar is unchanged, any number of them at once."""
 
-    __slots__ = ("description", "length", "since", "until")
+    __slots__ = ("length", "open_file", "since", "until")
 
-    def __init__(self, scope: Scope, timeout: float | None, sighting: Sighting, until: float) -> None:
-        assert sighting.description is not None
-        Pass.__init__(self, scope, timeout)
-        self.seen = sighting.record
-        #: The record is what was seen as long as this file has this length, by the wall clock between these times.
-        self.description = sighting.description
-        self.length = sighting.length
-        self.since = sighting.since
-        self.until = until
+    def __init__(self, scope: HasRecord, timeout: float | None, snapshot: Snapshot, until: float) -> None:
+        assert snapshot.open_file is not None
+        Guard.__init__(self, scope, timeout)
+        self.seen = snapshot.record
+        #: The sidecar. The record is the same while this file has this length, between these wall-clock times.
+        self.open_file = snapshot.open_file
+        self.length = snapshot.length
+        self.since = snapshot.since
+        self.until = min(snapshot.until, until)

@@ -9,17 +9,20 @@ again: a later thread inherits nothing.
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import ref
 
-from .._os.openfile import Description
+from .._layout import LOCK_SUFFIX, RWLOCK_SUFFIX
+from .._os.openfile import OpenFile
 from .._os.waiting import Deadline, cooperative
 
 __all__ = [
+    "AnyHold",
     "Hold",
     "Holder",
     "Taker",
@@ -27,8 +30,11 @@ __all__ = [
     "is_blocked_by",
     "is_in_event_loop",
     "living",
-    "would_wait_for_itself",
+    "other_lock",
 ]
+
+
+log = logging.getLogger("dogpile_fs")
 
 
 class Holder:
@@ -43,11 +49,15 @@ class Holder:
         self.runs = runs
 
     def is_same(self, other: Holder) -> bool:
-        """Whether both are one caller."""
+        """Return whether both are one caller."""
         if self is other:
             return True
         mine, others = self.runs, other.runs
         return mine is not None and others is not None and mine() is others() is not None
+
+    def stands_still_with(self, other: Holder) -> bool:
+        """Return whether it cannot go on while *other* waits: it is that, or another task of the same thread."""
+        return self.is_same(other) or (self.thread is other.thread and not cooperative())
 
 
 class _Threads(threading.local):
@@ -61,7 +71,7 @@ _threads = _Threads()
 
 
 def current() -> Holder:
-    """The caller."""
+    """Return the caller."""
     thread = _threads.me
     modules = sys.modules
     if not ("asyncio.events" in modules or "trio.lowlevel" in modules or "greenlet" in modules):
@@ -76,12 +86,12 @@ def current() -> Holder:
 
 
 def is_in_event_loop() -> bool:
-    """Whether an event loop runs in this thread, so that a blocking wait would stop all its tasks."""
+    """Return whether an event loop runs in this thread, so that a blocking wait would stop all its tasks."""
     return _asyncio_loop() is not None or _trio_task() is not None
 
 
 def _running() -> object | None:
-    """The task that runs in this thread, or its greenlet unless that is the thread's main one."""
+    """Return the task that runs in this thread, or its greenlet unless that is the thread's main one."""
     task: object | None = None
     if _asyncio_loop() is not None:
         task = sys.modules["asyncio"].current_task()
@@ -97,11 +107,12 @@ def _running() -> object | None:
 
 
 # Schedulers are never imported here: if the program has not, none of its tasks runs. An import would also cost
-# more than all of ours, and that of ``_asyncio`` before ``asyncio`` would leave asyncio's tasks half initialised.
+# more than all imports of the package, and that of ``_asyncio`` before ``asyncio`` would leave asyncio's tasks
+# half initialised.
 
 
 def _asyncio_loop() -> object | None:
-    """The event loop of asyncio that runs in this thread."""
+    """Return the event loop of asyncio that runs in this thread."""
     # Without the function while another thread is importing the module.
     ask = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
     return None if ask is None else ask()
@@ -118,12 +129,22 @@ def _trio_task() -> Any:
 
 
 class Taker(Protocol):
-    """An object that is told of its hold before the hold locks anything, so that no interrupt can come between."""
+    """An object that knows its hold before the hold locks anything, so that no interrupt can come between."""
 
     mutex_hold: Any
 
 
-class Hold(Description):
+class AnyHold(Protocol):
+    """A lock taken once, of a file or of thread scope."""
+
+    #: The caller for which it locks; None: it locks nothing.
+    holder: Holder | None
+
+    def is_held_by(self, me: Holder) -> bool:
+        """Return whether it locks for *me*."""
+
+
+class Hold(OpenFile):
     """A description of a lock file, and the caller for which it locks. ``None``: it locks nothing."""
 
     __slots__ = ("holder",)
@@ -135,45 +156,68 @@ class Hold(Description):
         self.holder = None
         _living.add(ref(self, _living.discard))
 
+    @property
+    def resource(self) -> str:
+        """What it is a lock of; the locks of one resource have the same."""
+        return _resource_of(self.path)
+
     def is_held_by(self, me: Holder) -> bool:
-        """Whether it locks the file for *me*."""
+        """Return whether it locks the file for *me*."""
         holder = self.holder
         return holder is not None and self.fd >= 0 and holder.is_same(me)
 
-    def is_held_in(self, thread: Holder) -> bool:
-        """Whether it locks the file for a caller in *thread*."""
-        holder = self.holder
-        return holder is not None and self.fd >= 0 and holder.thread is thread
-
     def close(self) -> None:
-        self.holder = None
         super().close()
+        self.holder = None  # last: a holder shows that an interrupt came before
 
+    def give_back_and_warn(self, in_doubt: str) -> None:
+        """Give it back. Log a warning that *in_doubt* is so, if its file was deleted or replaced meanwhile."""
+        is_lost = self.fd >= 0 and self.lost_its_path()
+        self.give_back()
+        if is_lost:
+            log.warning(
+                "the lock file %r was deleted, replaced or closed elsewhere while it was locked: %s. "
+                "Keep cleaners away from it.",
+                self.path,
+                in_doubt,
+            )
+
+
+_H = TypeVar("_H", bound=Hold)
 
 #: Weak references to all holds, also to those that lock nothing now. Changed by one operation each.
 _living: set[ref[Hold]] = set()
 
 
-def living(kind: type[Hold], path: str) -> Iterator[Hold]:
-    """The holds of a *kind* that lock the file at *path* for some caller of this process."""
+def living(kind: type[_H], path: str) -> Iterator[_H]:
+    """Yield the holds of a *kind* that lock the file at *path* for some caller of this process."""
     for reference in list(_living):
         hold = reference()
         if type(hold) is kind and hold.holder is not None and hold.fd >= 0 and hold.is_at(path):
             yield hold
 
 
-def is_blocked_by(hold: Hold, me: Holder, deadline: Deadline) -> bool:
-    """Whether *me* would have to give *hold* back before its wait without bound can end.
+def other_lock(me: Holder, path: str) -> str:
+    """Return the path of a lock file that *me* holds, or a task that stands still with it, and that is of another
+    resource than the lock file at *path*; ``""`` if there is none.
+    """
+    own = _resource_of(path)
+    for hold in [hold for reference in list(_living) if (hold := reference()) is not None]:
+        holder = hold.holder
+        if holder is not None and hold.fd >= 0 and holder.stands_still_with(me) and hold.resource != own:
+            return hold.path
+    return ""
+
+
+def _resource_of(lock_file: str) -> str:
+    return lock_file.removesuffix(LOCK_SUFFIX).removesuffix(RWLOCK_SUFFIX)
+
+
+def is_blocked_by(hold: AnyHold, me: Holder, deadline: Deadline) -> bool:
+    """Return whether *me* would have to give *hold* back before its wait without bound can end.
 
     That is so for its own holds, and for those of another task of its thread, which cannot run while the thread
-    waits. A wait with a bound is never refused: another thread may have come by the hold.
+    waits. A wait with a bound is never refused: another thread may give the hold back.
     """
     holder = hold.holder
-    return holder is not None and would_wait_for_itself(holder, me, deadline)
-
-
-def would_wait_for_itself(holder: Holder, me: Holder, deadline: Deadline) -> bool:
-    """As :func:`is_blocked_by`, of a hold of *holder*."""
-    if deadline.at != math.inf:
-        return False
-    return holder.is_same(me) or (holder.thread is me.thread and not cooperative())
+    return holder is not None and deadline.at == math.inf and holder.stands_still_with(me)

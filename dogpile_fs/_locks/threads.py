@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from collections.abc import Callable, Iterator
+from inspect import iscoroutinefunction
+from operator import call
+from typing import Any, Protocol
 from weakref import ref
 
-from .._os.fork import forget_in_child
-from .._os.waiting import INHERIT, NOW, Deadline, Timeout, deadline_of, wait_until
-from ..errors import LockTimeout, NotHeld, WouldDeadlock
-from .holds import Holder, Taker, current, would_wait_for_itself
+from .._os.fork import reset_after_fork
+from .._os.waiting import Deadline, wait_until
+from .base import MutexBase, ReadWriteBase, Side
+from .holds import Holder, current
 
 __all__ = ["BorrowedMutex", "LockLike", "ThreadHold", "ThreadMutex", "ThreadReadWriteLock", "wait_for"]
 
@@ -28,11 +28,15 @@ class ThreadHold:
     __slots__ = ("__weakref__", "holder")
 
     def __init__(self) -> None:
-        self.holder: Holder = current()
+        self.holder: Holder | None = current()
 
-    def blocks(self, me: Holder, deadline: Deadline) -> bool:
-        """As :func:`.holds.is_blocked_by`."""
-        return would_wait_for_itself(self.holder, me, deadline)
+    def is_held_by(self, me: Holder) -> bool:
+        """Return whether it is held for *me*."""
+        return self.holder is not None and self.holder.is_same(me)
+
+
+#: The names of the classes of re-entrant locks: of threading (in C and in Python), multiprocessing and gevent.
+_REENTRANT = ("RLock", "_RLock")
 
 
 class LockLike(Protocol):
@@ -42,340 +46,299 @@ class LockLike(Protocol):
     def release(self) -> None: ...
 
 
-class ThreadMutex:
+class ThreadMutex(MutexBase[ThreadHold]):
     """A mutex whose waiters can wait for its release without taking it, and then wake all at once."""
 
     def __init__(self, timeout: float | None = None) -> None:
-        self.timeout = timeout
-        # Read and written with the condition held, which a signal handler of the same thread may enter as well.
-        self._hold: ThreadHold | None = None
+        super().__init__(timeout)
         self._releases = 0
-        self._condition = threading.Condition()
-        # In a child: its parent's forking thread held it, and the child may leave the block it was in.
-        self._inherited = False
-        forget_in_child(self)
+        self._start_free()
+        reset_after_fork(self)
+
+    def _start_free(self) -> None:
+        # What is read and written with the lock held, which a signal handler of the same thread may take as well.
+        # It is an object of C code: no interrupt comes between its taking and the block that releases it.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
 
     def after_fork(self) -> None:
-        self._inherited |= self._hold is not None and self._hold.holder.is_same(current())
-        self._hold = None
-        self._condition = threading.Condition()
-
-    lost = False  # there is no file that could be
+        _disown(self)
+        self._start_free()
 
     @property
-    def held(self) -> bool:
-        return self._hold is not None
+    def _name(self) -> str:
+        return "the mutex of these threads"
 
     def locked(self) -> bool:
         return self.held
 
-    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT, *, taker: Taker | None = None) -> bool:
-        deadline = deadline_of(timeout, self.timeout) if wait else NOW
-        hold = ThreadHold()
-        if taker is not None:
-            taker.mutex_hold = hold
-        try:
-            with self._condition:
-                if wait:
-                    self._refuse_to_wait_for_oneself(hold.holder, deadline)
+    def _new_hold(self) -> ThreadHold:
+        return ThreadHold()
 
-                def take() -> bool:
-                    # No signal handler comes between the two lines.
-                    if self._hold is None:
-                        self._hold = hold
-                    return self._hold is hold
-
-                if wait_for(self._condition, take, deadline):
-                    return True
-            if wait:
-                raise LockTimeout(f"another thread kept the lock for {deadline.timeout} s")
-            return False
-        except BaseException:
-            if self._hold is hold:  # an interrupt has come before the caller was told
-                self.release()
-            raise
-
-    def release(self) -> None:
-        with self._condition:
+    def _try(self, hold: ThreadHold) -> bool:
+        with self._lock:
+            # No signal handler comes between the two lines.
             if self._hold is None:
-                if not self._inherited:
-                    raise NotHeld("the mutex is not held: acquire it first")
-                self._inherited = False
-                return
-            self._hold = None
-            self._releases += 1
-            self._condition.notify_all()
+                self._hold = hold
+            return self._hold is hold
 
-    def release_hold(self, hold: object) -> None:
-        """As :meth:`.FileMutex.release_hold`."""
-        if self._hold is hold:
-            self.release()
+    def _wait(self, hold: ThreadHold, deadline: Deadline) -> bool:
+        with self._lock:
+            return wait_for(self._condition, lambda: self._try(hold), deadline)
 
-    def wait_released(self, deadline: Deadline) -> bool:
-        with self._condition:
-            self._refuse_to_wait_for_oneself(current(), deadline)
+    def _give_back(self, hold: ThreadHold) -> None:
+        with self._lock:
+            if self._hold is hold:
+                self._hold = None
+                self._releases += 1
+            self._condition.notify_all()  # also where an interrupt came before it
+
+    def _wait_until_released(self, deadline: Deadline) -> bool:
+        with self._lock:
             # The end of this hold counts, however soon the next one follows.
             before = self._releases
             return wait_for(self._condition, lambda: self._hold is None or self._releases != before, deadline)
 
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
+class _BorrowedHold(ThreadHold):
+    """A lock of the user's, taken once.
 
-    def _refuse_to_wait_for_oneself(self, me: Holder, deadline: Deadline) -> None:
-        if self._hold is not None and self._hold.blocks(me, deadline):
-            raise WouldDeadlock(
-                "this thread runs the creator or holds the mutex, and would wait for itself, for ever. "
-                "Cure: do not acquire inside of it; hand in what is needed."
-            )
+    If the lock is an object of C code, no interrupt comes between its taking or release and the note of it here:
+    ``list.extend`` and ``next`` run both as one call of C code.
+    """
+
+    __slots__ = ("_acquire", "_releases", "_results")
+
+    def __init__(self, lock: LockLike) -> None:
+        super().__init__()
+        self._acquire = lock.acquire
+        #: What each try to take the lock returned.
+        self._results: list[bool] = []
+        #: Releases the lock when it is asked for its only item.
+        self._releases = map(call, (lock.release,))
+
+    def take(self, wait: bool) -> bool:
+        """Take the lock; False if that would have to wait, and *wait* is false."""
+        self._results.extend(map(self._acquire, (wait,)))
+        return self._results[-1]
+
+    def give_back(self) -> None:
+        """Release the lock once, if it was taken."""
+        if any(self._results):
+            next(self._releases, None)
 
 
-class BorrowedMutex:
+class BorrowedMutex(MutexBase[_BorrowedHold]):
     """The user's own lock in the shape of a mutex. Waiters wait by taking it, one after the other."""
 
     def __init__(self, lock: LockLike) -> None:
-        self.lock = lock
-        self._hold: ThreadHold | None = None
-        self._inherited = False
-        forget_in_child(self)
+        """:raises TypeError: for a *lock* that would let one thread in twice, or that is none."""
+        super().__init__(None)
+        self.lock = _checked(lock)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
-        self._inherited |= self._hold is not None and self._hold.holder.is_same(current())
-        self._hold = None
-
-    lost = False  # nobody here could tell
+        _disown(self)
 
     @property
-    def held(self) -> bool:
-        return self._hold is not None
+    def _name(self) -> str:
+        return repr(self.lock)
 
     def locked(self) -> bool:
-        return self.held or not self._comes_free_at_once()
+        return self.held or not self._comes_free(wait=False)
 
-    def acquire(self, wait: bool = True, timeout: Timeout = INHERIT, *, taker: Taker | None = None) -> bool:
-        deadline = deadline_of(timeout, None) if wait else NOW
-        hold = ThreadHold()
-        if taker is not None:
-            taker.mutex_hold = hold
-        if wait:
-            self._refuse_to_wait_for_oneself(hold.holder, deadline)
-        if not wait_until(lambda: self.lock.acquire(False), self.lock.acquire, deadline):
-            if wait:
-                raise LockTimeout(f"{self.lock!r} was not to be had within {deadline.timeout} s")
+    def _new_hold(self) -> _BorrowedHold:
+        return _BorrowedHold(self.lock)
+
+    def _try(self, hold: _BorrowedHold, *, wait: bool = False) -> bool:
+        if not hold.take(wait):
             return False
+        if self._hold is not None:
+            hold.give_back()
+            raise _no_mutex(self.lock)
         self._hold = hold
         return True
 
-    def release(self) -> None:
-        if self._hold is None:
-            if not self._inherited:  # released all the same, it would be somebody else's
-                raise NotHeld(f"{self.lock!r} is not held through this object: acquire it first")
-            self._inherited = False
-            return
-        self._hold = None
-        self.lock.release()
+    def _wait(self, hold: _BorrowedHold, deadline: Deadline) -> bool:
+        return wait_until(lambda: self._try(hold), lambda: self._try(hold, wait=True), deadline)
 
-    def release_hold(self, hold: object) -> None:
-        """As :meth:`.FileMutex.release_hold`."""
+    def _give_back(self, hold: _BorrowedHold) -> None:
         if self._hold is hold:
-            self.release()
+            self._hold = None
+        hold.give_back()
 
-    def wait_released(self, deadline: Deadline) -> bool:
-        self._refuse_to_wait_for_oneself(current(), deadline)
-        return wait_until(self._comes_free_at_once, self._take_and_give_back, deadline)
+    def _wait_until_released(self, deadline: Deadline) -> bool:
+        return wait_until(lambda: self._comes_free(wait=False), lambda: self._comes_free(wait=True), deadline)
 
-    def _refuse_to_wait_for_oneself(self, me: Holder, deadline: Deadline) -> None:
-        if self._hold is not None and self._hold.blocks(me, deadline):
-            raise WouldDeadlock(
-                f"this thread holds {self.lock!r} and would wait for itself, for ever. "
-                "Cure: do not acquire inside the creator; hand in what is needed."
-            )
-
-    def _comes_free_at_once(self) -> bool:
-        if not self.lock.acquire(False):
-            return False
-        self.lock.release()
-        return True
-
-    def _take_and_give_back(self) -> None:
-        self.lock.acquire()
-        self.lock.release()
+    def _comes_free(self, *, wait: bool) -> bool:
+        hold = self._new_hold()
+        try:
+            is_free = hold.take(wait)
+            hold.give_back()
+        except BaseException:
+            hold.give_back()  # an interrupt came first
+            raise
+        return is_free
 
 
-class ThreadReadWriteLock:
+def _checked(lock: LockLike) -> LockLike:
+    """Return *lock* if it has the shape of a mutex. Whether one that is not known is re-entrant shows in use."""
+    methods = getattr(lock, "acquire", None), getattr(lock, "release", None)
+    if not all(callable(method) and not iscoroutinefunction(method) for method in methods):
+        raise TypeError(f"lock must have acquire(blocking) and release(), as a threading.Lock has, not {lock!r}")
+    if type(lock).__name__ in _REENTRANT:
+        raise _no_mutex(lock)
+    return lock
+
+
+def _no_mutex(lock: LockLike) -> TypeError:
+    return TypeError(
+        f"lock={lock!r} lets a second caller in while the first has it, so that creators would run inside or "
+        "beside each other. Hint: give a threading.Lock or a multiprocessing.Lock."
+    )
+
+
+class ThreadReadWriteLock(ReadWriteBase[ThreadHold, ThreadHold]):
     """Shared/exclusive among threads: a waiting writer stops new readers, and the readers that came while it
     waited or wrote are let in when it leaves, before the next writer. Reads nest. Any thread may give a hold back,
-    and a reader's hold that is dropped is given back.
+    and a hold that is dropped is given back.
     """
 
     def __init__(self, timeout: float | None = None) -> None:
-        self.timeout = timeout
-        # Read and written with the condition held.
+        super().__init__(timeout)
+        self._start_free()
+        reset_after_fork(self)
+
+    def _start_free(self) -> None:
+        # Read and written with the lock held, as in ThreadMutex. Weak: a hold that is dropped is given back.
         self._readers: set[ref[ThreadHold]] = set()
-        self._readers_waiting: set[ref[ThreadHold]] = set()
-        self._writer: ThreadHold | None = None
-        self._writers_waiting = 0
-        self._condition = threading.Condition()
-        # What release_read_lock() gives back.
-        self._reads: list[ThreadHold] = []
-        # In a child: its parent's forking thread was the writer, and the child may leave the block it was in.
-        self._inherited = False
-        forget_in_child(self)
+        self._waiting_readers: set[ref[ThreadHold]] = set()
+        self._writer: ref[ThreadHold] | None = None
+        self._waiting_writers = 0
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
 
     def after_fork(self) -> None:
         me = current()
-        reads = [hold for hold in self._reads if hold.holder.is_same(me)]
-        inherited = self._inherited or (self._writer is not None and self._writer.holder.is_same(me))
-        self.__init__(self.timeout)  # type: ignore[misc]  # as good as new is the meaning
-        self._reads, self._inherited = reads, inherited
+        self._reads = [hold for hold in self._reads or () if hold.is_held_by(me)]
+        _disown(self)
+        self._start_free()
 
-    def inside(self) -> Literal["reader", "writer", ""]:
-        me = current()
-        if self._writer is not None and self._writer.holder.is_same(me):
-            return "writer"
-        return "reader" if any(hold.holder.is_same(me) for hold in self._inside()) else ""
+    @property
+    def _name(self) -> str:
+        return "the read/write lock of these threads"
 
-    def _inside(self) -> list[ThreadHold]:
-        return [hold for hold in (each() for each in list(self._readers)) if hold is not None]
+    def _holds_inside(self) -> Iterator[tuple[Side, ThreadHold]]:
+        for side, marks in (("writer", [self._writer]), ("reader", list(self._readers))):
+            for mark in marks:
+                hold = mark and mark()
+                if hold is not None:
+                    yield side, hold  # type: ignore[misc]
 
-    def make_file(self) -> None:
-        """There is none."""
+    def _make_file(self) -> None:
+        """Do nothing: there is no file."""
 
-    def acquire_read_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
-        try:
-            self._reads.append(self.enter(deadline_of(timeout, self.timeout) if wait else NOW))
-        except (LockTimeout, WouldDeadlock):
-            if wait:
-                raise
-            return False
-        return True
-
-    def release_read_lock(self) -> None:
-        me = current()
-        own = [hold for hold in self._reads if hold.holder.is_same(me)] or self._reads[-1:]
-        if not own:
-            raise NotHeld("the read lock is not held: acquire it first")
-        self._reads.remove(own[-1])
-        self.leave(own[-1])
-
-    def enter(self, deadline: Deadline) -> ThreadHold:
+    def _enter(self, deadline: Deadline) -> ThreadHold:
         hold = ThreadHold()
-        mark = ref(hold, self._dropped)
-        with self._condition:
-            if self._writer is not None and self._writer.blocks(hold.holder, deadline):
-                raise WouldDeadlock(
-                    "this thread is inside as the writer and would wait for itself, for ever. "
-                    "Cure: leave the write block before you read."
-                )
-            nested = any(each.holder.is_same(hold.holder) for each in self._inside())
-            if self._writer is None and (nested or not self._writers_waiting):
-                self._readers.add(mark)
-            else:
-                self._wait_to_be_let_in(mark, deadline)
+        mark = self._mark_of(hold)
+        try:
+            with self._lock:
+                self._refuse_to_wait_for_oneself(deadline, to_write=False)
+                if self._writer is None and (not self._waiting_writers or self._inside()):
+                    self._readers.add(mark)
+                    return hold
+                self._waiting_readers.add(mark)
+                with self._waiting("read", lambda: mark not in self._readers, deadline) as wait:
+                    if not wait_for(self._condition, lambda: mark in self._readers, wait.deadline):
+                        raise self._timed_out("a writer", wait)
             return hold
-
-    def leave(self, hold: ThreadHold) -> None:
-        with self._condition:
-            # In a forked child, and where the garbage collector was first, it is outside already.
-            self._readers = {mark for mark in self._readers if mark() is not hold}
-            self._condition.notify_all()
-
-    def _dropped(self, mark: ref[ThreadHold]) -> None:
-        with self._condition:
-            self._readers.discard(mark)
-            self._condition.notify_all()
-
-    def write(self, timeout: Timeout = INHERIT) -> AbstractContextManager[None]:
-        return _WriteBlock(self, timeout)
-
-    def acquire_write_lock(self, wait: bool = True, timeout: Timeout = INHERIT) -> bool:
-        deadline = deadline_of(timeout, self.timeout) if wait else NOW
-        hold = ThreadHold()
-        try:
-            with self._condition:
-                others = [*self._inside(), *([self._writer] if self._writer else [])]
-                if wait and any(each.blocks(hold.holder, deadline) for each in others):
-                    raise WouldDeadlock(
-                        "this thread is inside already and would wait for itself, for ever. "
-                        "Cure: leave the block before you write."
-                    )
-                self._wait_to_write(hold, deadline)
-                if wait and self._writer is not hold:
-                    raise LockTimeout(f"readers or a writer did not leave within {deadline.timeout} s")
-                return self._writer is hold
         except BaseException:
-            if self._writer is hold:  # an interrupt has come before the caller was told
-                self.release_write_lock()
+            self._forget(mark)
             raise
 
-    def _wait_to_write(self, hold: ThreadHold, deadline: Deadline) -> None:
+    def _enter_now(self, *, behind_writers: bool) -> ThreadHold | None:
+        """Enter as a reader if that is possible without waiting.
+
+        :param behind_writers: False for a caller that is inside already, or has waited for the writers before it.
+        """
+        hold = ThreadHold()
+        mark = self._mark_of(hold)
+        with self._lock:
+            if self._writer is not None or (self._waiting_writers and behind_writers):
+                return None
+            self._readers.add(mark)
+            return hold
+
+    def _leave(self, hold: ThreadHold) -> None:
+        self._forget(ref(hold))
+
+    def _enter_as_writer(self, deadline: Deadline) -> ThreadHold:
+        hold = ThreadHold()
+        mark = self._mark_of(hold)
+
         def take() -> bool:
             # No signal handler comes between the two lines.
             if self._writer is None and not self._readers:
-                self._writer = hold
-            return self._writer is hold
+                self._writer = mark
+            return self._writer is mark
 
-        self._writers_waiting += 1
         try:
-            wait_for(self._condition, take, deadline)
-        finally:
-            self._writers_waiting -= 1
-            if self._writer is None and not self._writers_waiting:
-                self._let_readers_in()
-
-    def release_write_lock(self) -> None:
-        with self._condition:
-            if self._writer is None:
-                if not self._inherited:
-                    raise NotHeld("the write lock is not held: acquire it first")
-                self._inherited = False
-                return
-            self._writer = None
-            self._let_readers_in()
-
-    def _wait_to_be_let_in(self, mark: ref[ThreadHold], deadline: Deadline) -> None:
-        self._readers_waiting.add(mark)
-        try:
-            let_in = wait_for(self._condition, lambda: mark in self._readers, deadline)
+            with self._lock:
+                self._refuse_to_wait_for_oneself(deadline, to_write=True)
+                self._waiting_writers += 1
+                try:
+                    with self._waiting("write", lambda: True, deadline) as wait:
+                        if not wait_for(self._condition, take, wait.deadline):
+                            raise self._timed_out("readers or a writer", wait)
+                finally:
+                    self._waiting_writers -= 1
+                    if self._writer is None and not self._waiting_writers:
+                        self._let_readers_in()
+            return hold
         except BaseException:
-            self._readers.discard(mark)
-            self._condition.notify_all()
+            self._forget(mark)
             raise
-        finally:
-            self._readers_waiting.discard(mark)
-        if not let_in:
-            raise LockTimeout(f"a writer did not leave within {deadline.timeout} s")
+
+    def _give_back(self, hold: ThreadHold) -> None:
+        if self._hold is hold:
+            self._hold = None
+        self._forget(ref(hold))
+
+    def _mark_of(self, hold: ThreadHold) -> ref[ThreadHold]:
+        mark = ref(hold, self._dropped)
+        hash(mark)  # which keeps the hash, so that sets find the mark also when the hold is gone
+        return mark
+
+    def _dropped(self, mark: ref[ThreadHold]) -> None:
+        self._forget(mark)
+
+    def _forget(self, mark: ref[ThreadHold]) -> None:
+        """Let the reader or the writer of *mark* be outside, if it is not."""
+        with self._lock:
+            self._readers.discard(mark)
+            self._waiting_readers.discard(mark)
+            if self._writer == mark:
+                self._let_readers_in()
+                self._writer = None
+            self._condition.notify_all()  # also where an interrupt came before it
 
     def _let_readers_in(self) -> None:
-        self._readers.update(self._readers_waiting)
-        self._readers_waiting.clear()
+        self._readers.update(self._waiting_readers)
+        self._waiting_readers.clear()
         self._condition.notify_all()
 
 
-class _WriteBlock:
-    """A ``with`` block as the writer, which any thread may leave."""
-
-    __slots__ = ("_lock", "_timeout")
-
-    def __init__(self, lock: ThreadReadWriteLock, timeout: Timeout) -> None:
-        self._lock = lock
-        self._timeout = timeout
-
-    def __enter__(self) -> None:
-        self._lock.acquire_write_lock(timeout=self._timeout)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release_write_lock()
-
-
 def wait_for(condition: threading.Condition, ready: Callable[[], bool], deadline: Deadline) -> bool:
-    """``condition.wait_for`` with a deadline."""
-    timeout = None if deadline.at == math.inf else min(deadline.left, threading.TIMEOUT_MAX)
-    return condition.wait_for(ready, timeout)
+    """Wait for *condition* until *ready*; False if *deadline* came first."""
+    if deadline.at == math.inf:
+        return condition.wait_for(ready)
+    while not condition.wait_for(ready, min(deadline.left, deadline.look_every, threading.TIMEOUT_MAX)):
+        if deadline.left == 0:
+            return ready()
+    return True
+
+
+def _disown(lock: MutexBase[Any] | ThreadReadWriteLock) -> None:
+    """Have *lock* free in a forked child, which may leave the block in which its parent's thread forked."""
+    lock._inherited |= lock._hold is not None and lock._hold.is_held_by(current())
+    lock._hold = None

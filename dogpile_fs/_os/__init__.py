@@ -1,1 +1,1 @@
-"""One system call each, its errors told apart."""
+"""One system call per function, its errors distinguished."""

@@ -1,4 +1,4 @@
-"""Forks: what a child must forget of its parent, and how it is told from its parent.
+"""Forks: what a child must forget of its parent, and how a process finds that it is a child.
 
 ``fork`` copies memory and shares open file descriptions: the child's locks look held, and they are, by the
 parent (flock(2): "locks created by flock() are associated with an open file description ... duplicate file
@@ -8,7 +8,7 @@ the child. A child that C code has forked without Python's hooks (uWSGI's defaul
 its first call that opens, takes or gives back anything: :func:`settle`.
 
 No lock is held while the process forks, nor while a descriptor is opened or closed: a system call that hangs for
-one file must not keep the process from forking. A descriptor that is opened while another thread forks may be
+one file must not keep the process from fork. A descriptor that is opened while another thread forks may be
 unknown to the child; :data:`forks` has changed then, and the descriptor is opened anew before anything is locked
 through it. Every lock is given back explicitly before its descriptor is closed, so that no copy can keep it.
 
@@ -20,23 +20,24 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from collections.abc import Iterator
 from typing import Protocol
 from weakref import ref
 
-__all__ = ["IN_PARENT", "Forgetful", "forget_in_child", "forks", "once", "settle"]
+__all__ = ["IN_PARENT", "ForkAware", "forks", "living", "once", "reset_after_fork", "settle"]
 
 
-class Forgetful(Protocol):
+class ForkAware(Protocol):
     """An object with state that must not outlive a fork."""
 
     def after_fork(self) -> None:
-        """Become, in the child, as good as new, without touching what the parent holds."""
+        """Hold nothing in the child, without touching what the parent holds."""
 
 
 #: Weak references to all of them. A set is changed by one operation each, so that no lock guards it.
-_forgetful: set[ref[Forgetful]] = set()
+_fork_aware: set[ref[ForkAware]] = set()
 
-#: Guards what threads must not make twice. Nothing that can block is done under it, and it is re-entrant because a
+#: Guards what threads must not make twice. Nothing that can block is done under it. It is re-entrant, because a
 #: signal handler or a finalizer may come in between.
 once = threading.RLock()
 
@@ -76,18 +77,26 @@ IN_PARENT = _page()
 IN_PARENT[0] = 1
 
 
-def forget_in_child(thing: Forgetful) -> None:
+def reset_after_fork(thing: ForkAware) -> None:
     """Have ``thing.after_fork()`` called in every child forked from now on, for as long as *thing* lives."""
-    _forgetful.add(ref(thing, _forgetful.discard))
+    _fork_aware.add(ref(thing, _fork_aware.discard))
+
+
+def living() -> Iterator[ForkAware]:
+    """Yield everything that is registered."""
+    for reference in list(_fork_aware):
+        thing = reference()
+        if thing is not None:
+            yield thing
 
 
 def forks() -> int:
-    """A number that is another one after a fork that began or ended in between."""
+    """Return a number that differs after a fork that began or ended in between."""
     return _forks
 
 
 def settle() -> None:
-    """Forget what the parent holds, if this is a child that Python's hooks have not told of its birth."""
+    """Forget what the parent holds, if this is a child in which Python's hooks have not run."""
     if not IN_PARENT[0]:
         _in_child()
 
@@ -102,13 +111,11 @@ def _in_child() -> None:
     IN_PARENT[0] = 1
     once = threading.RLock()
     failures = []
-    for reference in list(_forgetful):
-        thing = reference()
-        if thing is not None:
-            try:
-                thing.after_fork()
-            except Exception as failure:  # the others must forget all the same
-                failures.append(failure)
+    for thing in living():
+        try:
+            thing.after_fork()
+        except Exception as failure:  # the others must forget all the same
+            failures.append(failure)
     if failures:
         raise ExceptionGroup("a forked child could not forget what its parent holds", failures)
 

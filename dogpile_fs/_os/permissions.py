@@ -1,8 +1,8 @@
-"""Who may do what with a file: as the next one takes it over from the one that it replaces.
+"""The permissions of a file, which the file that replaces it inherits.
 
-Permission bits, owner, group and POSIX access control list (acl(5)). The list is not just one thing more to keep:
-where there is one, the group's permission bits are its mask, the most that anybody named in it may do. Who kept
-the bits alone would give them to the group.
+Permission bits, owner, group and POSIX access control list (acl(5)). Where there is a list,
+the group's permission bits are its mask: the most that any user named in it may do. To keep the bits without the
+list would give them to the group.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ import stat
 from contextlib import suppress
 from typing import NamedTuple
 
-__all__ = ["Permissions", "inherit", "of"]
+from ..errors import UnchangeableMode
+
+__all__ = ["REFUSED", "Permissions", "inherit", "inherit_default", "of"]
 
 _ACL = "system.posix_acl_access"
-#: What is said to who may not give a file away, or, inside a user namespace, to an owner who has no name there.
+#: The list of each file that is made in a directory.
+_DEFAULT_ACL = "system.posix_acl_default"
+#: Error codes for a user that may not give a file away, and for an owner that a user namespace does not map.
 _NOT_GIVEN = (errno.EPERM, errno.EACCES, errno.EINVAL)
-#: What is said of a file that has no access control list, of a file system without any, or of a file that is gone.
+#: Error codes for a file without an access control list, a file system without them, and a file that is gone.
 _NO_ACL = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOENT)
+#: Error codes of chmod(2) on a file of this user's, if its file system (often one of FUSE) keeps no permissions.
+REFUSED = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Permissions(NamedTuple):
-    """Those of one file. *acl*: as the kernel tells it."""
+    """The permissions of one file. *acl*: the kernel's bytes."""
 
     mode: int
     uid: int
@@ -32,7 +38,7 @@ class Permissions(NamedTuple):
 
 
 def of(found: os.stat_result, where: str | int) -> Permissions:
-    """The permissions of what was *found* at the path *where*, or open as the descriptor *where*.
+    """Return the permissions of what was *found* at the path *where*, or open as the descriptor *where*.
 
     :raises OSError: if its access control list cannot be read.
     """
@@ -43,8 +49,9 @@ def inherit(fd: int, before: Permissions) -> None:
     """Give the file *fd* the permission bits and the list of the one *before*, and its owner and group where that
     is allowed.
 
-    Set-user-ID and set-group-ID bits go with their owner or not at all. Where the group or the list cannot be
-    kept, the group may do what all may do.
+    Set-user-ID and set-group-ID bits of a file go with its owner or not at all. That of a directory, by which new
+    files get its group, goes with the group. Where the group or the list cannot be kept, the group may do what all
+    may do.
 
     :raises OSError: if the system fails.
     """
@@ -57,24 +64,48 @@ def inherit(fd: int, before: Permissions) -> None:
         except OSError as error:
             if error.errno not in _NOT_GIVEN:
                 raise
-            mode &= ~(stat.S_ISUID | stat.S_ISGID)
             with suppress(OSError):
                 os.fchown(fd, -1, gid)
             for_group = os.fstat(fd).st_gid == gid
-    # Before the bits: or for a moment the group would have what the mask allows.
+            mode &= ~stat.S_ISUID
+            if not (for_group and stat.S_ISDIR(now.st_mode)):
+                mode &= ~stat.S_ISGID
+    # Before the bits: else the group would have for a moment what the mask allows.
     if not (for_group and _give_acl(fd, acl)):
         _give_acl(fd, None)
         mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
-    if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
-        os.fchmod(fd, mode)
+    has = stat.S_IMODE(os.fstat(fd).st_mode)
+    if has != mode:
+        try:
+            os.fchmod(fd, mode)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            text = (
+                f"{error.strerror}: its file system has given it mode {has:04o} and does not make that {mode:04o}"
+            )
+            raise UnchangeableMode(error.errno, text) from error
 
 
-def _acl_of(where: str | int) -> bytes | None:
+def inherit_default(fd: int, directory: str) -> None:
+    """Give files that are made in the directory *fd* the list that they would have in *directory*.
+
+    :raises OSError: if the system fails.
+    """
+    before = _acl_of(directory, _DEFAULT_ACL)
+    if _acl_of(fd, _DEFAULT_ACL) != before:
+        if before is None:
+            os.removexattr(fd, _DEFAULT_ACL)
+        else:
+            os.setxattr(fd, _DEFAULT_ACL, before)
+
+
+def _acl_of(where: str | int, name: str = _ACL) -> bytes | None:
     if not hasattr(os, "getxattr"):  # macOS, whose lists are others
         return None
     try:
         return (
-            os.getxattr(where, _ACL) if isinstance(where, int) else os.getxattr(where, _ACL, follow_symlinks=False)
+            os.getxattr(where, name) if isinstance(where, int) else os.getxattr(where, name, follow_symlinks=False)
         )
     except OSError as error:
         if error.errno in _NO_ACL:
@@ -83,12 +114,12 @@ def _acl_of(where: str | int) -> bytes | None:
 
 
 def _give_acl(fd: int, acl: bytes | None) -> bool:
-    """Whether *fd* has this list now, or none."""
+    """Give *fd* this list, or none; False if that is not allowed or not supported."""
     if _acl_of(fd) == acl:
         return True
     try:
         if acl is None:
-            # What was the mask becomes what the group may do.
+            # Without the list, the mask becomes the group's permission.
             os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) & ~stat.S_IRWXG)
             os.removexattr(fd, _ACL)
         else:

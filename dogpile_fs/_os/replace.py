@@ -1,62 +1,80 @@
 """The system calls of a swap: what puts a new file or directory in the old one's place.
 
-Mechanism only. Nothing here knows who may swap when, or what a version is for.
+Mechanism only: when to swap, and what a version is for, is decided above.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import hashlib
 import os
 import shutil
 import stat
 from contextlib import suppress
-from functools import lru_cache
 
-from ..errors import DatafileError, explained, explaining
-from . import trust as planted
+from ..errors import DatafileError, as_error, os_errors_as
+from . import linux, trust
 
 __all__ = [
+    "LEADS_NOWHERE",
+    "NO_LINKS",
+    "Retargeted",
     "exchange",
     "link",
     "lstat",
-    "marked",
     "no_regular_file",
     "real_path",
     "regular_at",
     "remove",
     "remove_tree",
     "rename",
+    "rename_to_free_name",
     "resolved",
 ]
 
-_KEPT = 100
-_MOST_LINKS = 40  # as the kernel
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-#: What a file system says that has no such call, or not for directories.
+#: Symbolic links that are followed to a resource: as many as the kernel follows.
+_MOST_LINKS = 40
+#: Error codes of link(2) where there is another way: the file system has no hard links or no more of this file,
+#: forbids them to files of other users (sysctl fs.protected_hardlinks), or to files of another project.
+NO_LINKS = (errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
+#: Error codes of a look at a path behind which there is nothing: no file, a file instead of a directory, a link
+#: that leads to itself, or one whose target is too long to be a name.
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+#: Error codes of a file system that has no such call, or not for directories.
 _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-#: The same of a rename; EXDEV is what overlayfs says of a directory from a lower layer (a container image's).
+#: The same of a rename; overlayfs gives EXDEV for a directory from a lower layer (a container image's).
 _NOT_RENAMED = (*_NOT_SUPPORTED, errno.EXDEV)
 
 
-def real_path(path: str) -> str:
-    """Where *path* leads: a swap replaces what a symbolic link points to, not the link.
+class Retargeted(DatafileError):
+    """The path leads to another place than it did when the new version was begun there."""
 
-    :raises DatafileError: if it leads to itself, or may have been planted to lead us elsewhere.
+    @classmethod
+    def from_to(cls, path: str, before: str, now: str) -> Retargeted:
+        return cls(
+            errno.ESTALE,
+            f"nothing was put at {path!r}: it led to {before!r}, and leads to {now!r} by now. Hint: try again.",
+        )
+
+
+def real_path(path: str) -> str:
+    """Return where *path* leads: a swap replaces what a symbolic link points to, not the link.
+
+    :raises DatafileError: if it leads to itself, or by a link that another user may have put there to mislead.
     """
-    with explaining(DatafileError, path, "look at"):
+    with os_errors_as(DatafileError, path, "look at"):
         real = _in_real_directory(path)
         for _ in range(_MOST_LINKS):
-            found = lstat(real)
-            if found is None or not stat.S_ISLNK(found.st_mode):
+            try:
+                found = os.stat(real, follow_symlinks=False)
+            except FileNotFoundError:
                 return real
-            planted.refuse(real, found)
+            if not stat.S_ISLNK(found.st_mode):
+                return real
+            trust.refuse(real, found)
             leads = _in_real_directory(os.path.join(os.path.dirname(real), os.readlink(real)))
-            planted.refuse_to_lead_root(real, found, leads)
+            trust.refuse_to_lead_root(real, found, leads)
             real = leads
-    raise explained(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+    raise as_error(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
 
 
 def _in_real_directory(path: str) -> str:
@@ -65,7 +83,7 @@ def _in_real_directory(path: str) -> str:
 
 
 def resolved(path: str) -> str:
-    """:func:`os.path.realpath` of *path*, which need not exist; but no guess where a look at it fails.
+    """Return :func:`os.path.realpath` of *path*, which need not exist; but no guess where a look at it fails.
 
     :raises OSError: if it cannot be looked at.
     """
@@ -74,36 +92,22 @@ def resolved(path: str) -> str:
     except FileNotFoundError:
         return os.path.realpath(path)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in LEADS_NOWHERE:
             raise
         return os.path.realpath(path)
 
 
-@lru_cache
-def marked(kind: str, path: str, owner: str = "") -> tuple[str, str]:
-    """How the names of *kind* begin and end that stand beside *path* for *owner* (default: its own name).
-
-    They are hidden, are not confused with those of another owner, and end like *path*, so that whoever goes by the
-    suffix (pandas does) makes the same of both.
-    """
-    name = os.path.basename(path)
-    digest = hashlib.blake2b(os.fsencode(owner or name), digest_size=8).hexdigest()
-    while len(os.fsencode(name)) > _KEPT:
-        name = name[1:]
-    return f".dogpile-{kind}-{digest}-", "." + name
-
-
 def regular_at(path: str) -> os.stat_result | None:
-    """The regular file at *path*; None if there is nothing.
+    """Return what ``stat`` says of the regular file at *path*; None if there is nothing.
 
-    :raises DatafileError: if there is something else, which must not be replaced by a file, or what may have been
-        planted.
+    :raises DatafileError: if there is something else, which must not be replaced by a file, or a file that another
+        user may have put there to mislead.
     """
     found = lstat(path)
     if found is not None:
         if not stat.S_ISREG(found.st_mode):
             raise no_regular_file(path, found)
-        planted.refuse(path, found)
+        trust.refuse(path, found)
     return found
 
 
@@ -111,22 +115,22 @@ def no_regular_file(path: str, found: os.stat_result) -> DatafileError:
     """What there is to say of *found*, where a file is wanted."""
     return DatafileError(
         errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.ENXIO,
-        f"{path!r} is no regular file (mode {found.st_mode:o}). Cure: move it away, or name another path.",
+        f"{path!r} is no regular file (mode {found.st_mode:o}). Hint: move it away, or name another path.",
     )
 
 
 def lstat(path: str) -> os.stat_result | None:
-    """What is at *path* itself, not where it leads; None if nothing is."""
+    """Return what ``stat`` says of *path* itself, not of where it leads; None if there is nothing."""
     try:
         return os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise explained(DatafileError, path, "look at", error) from error
+        raise as_error(DatafileError, path, "look at", error) from error
 
 
 def rename(new: str, path: str) -> None:
-    """Put *new* at *path*, in one step for all who look.
+    """Put *new* at *path*, in one step for all readers.
 
     :raises DatafileError: if the system refuses; what was at *path* still is.
     """
@@ -136,9 +140,10 @@ def rename(new: str, path: str) -> None:
         if error.errno == errno.ENOENT and lstat(new) is None:
             raise DatafileError(
                 errno.ENOENT,
-                f"{new!r} was removed before it could be put at {path!r}. Cure: find out who removes such files.",
+                f"{new!r} was removed before it could be put at {path!r}. "
+                "Hint: find the program that removes such files.",
             ) from error
-        raise explained(DatafileError, path, "put the new version at", error) from error
+        raise as_error(DatafileError, path, "put the new version at", error) from error
 
 
 def link(path: str, name: str) -> None:
@@ -152,32 +157,44 @@ def link(path: str, name: str) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise explained(DatafileError, name, "make the hard link", error) from error
+        raise as_error(DatafileError, name, "make the hard link", error) from error
+
+
+def rename_to_free_name(new: str, path: str) -> None:
+    """Put *new* at *path* where nothing is, in one step (renameat2(2), ``RENAME_NOREPLACE``).
+
+    :raises FileExistsError: if there is something at *path*.
+    :raises DatafileError: if the system refuses or has no such call.
+    """
+    try:
+        linux.rename_to_free_name(new, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno in _NOT_SUPPORTED:
+            raise DatafileError(
+                error.errno,
+                f"nothing can be put at {path!r} that may not replace what is there: this file system has neither "
+                f"hard links nor such a rename ({error.strerror}). Hint: let it be overwritten (overwrite=True).",
+            ) from error
+        raise as_error(DatafileError, path, "put the new version at", error) from error
 
 
 def exchange(one: str, other: str) -> None:
-    """Let *one* and *other* change places, in one step for all who look (renameat2(2), ``RENAME_EXCHANGE``).
+    """Let *one* and *other* change places, in one step for all readers (renameat2(2), ``RENAME_EXCHANGE``).
 
     :raises DatafileError: if the system refuses or has no such call.
     """
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        done = libc.renameat2(
-            _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
-        )
-    except AttributeError:
-        code = errno.ENOSYS
-    else:
-        if done == 0:
-            return
-        code = ctypes.get_errno()
-    if code in _NOT_RENAMED:
-        raise DatafileError(
-            code,
-            f"no directory can be put in the place of {other!r} in one step here ({os.strerror(code)}). "
-            "Cure: move it away; then a symbolic link is put there, to one version after the other.",
-        )
-    raise explained(DatafileError, other, "put the new version at", OSError(code, os.strerror(code)))
+        linux.exchange(one, other)
+    except OSError as error:
+        if error.errno in _NOT_RENAMED:
+            raise DatafileError(
+                error.errno,
+                f"no directory can be put in the place of {other!r} in one step here ({error.strerror}). "
+                "Hint: move it away; then a symbolic link is put there, to one version after the other.",
+            ) from error
+        raise as_error(DatafileError, other, "put the new version at", error) from error
 
 
 def remove(path: str) -> None:
@@ -194,9 +211,9 @@ def remove(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove the directory *path* and all in it; what cannot be removed stays, for the next who tries."""
+    """Remove the directory *path* and all in it; what cannot be removed stays for the next attempt."""
     shutil.rmtree(path, ignore_errors=True)
-    if os.path.isdir(path) and not os.path.islink(path):  # its owner may have forbidden himself to write it
+    if os.path.isdir(path) and not os.path.islink(path):  # its owner may have made it read-only
         _permit(path)
         shutil.rmtree(path, ignore_errors=True)
 
@@ -204,9 +221,9 @@ def remove_tree(path: str) -> None:
 def _permit(directory: str, within: int | None = None) -> None:
     """Let the owner of *directory* write it and what is in it; *within*: a descriptor of the one that it is in.
 
-    By descriptors, because who may rename what is in there must not lead us elsewhere by links.
+    By descriptors, because another user that may rename what is in there must not lead this process elsewhere.
     """
-    # Not of others', and not where a link leads. Not all systems can.
+    # Other users' directories are left alone, and links are not followed, which not all systems support.
     with suppress(OSError, NotImplementedError, ValueError):
         os.chmod(directory, 0o700, dir_fd=within, follow_symlinks=False)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

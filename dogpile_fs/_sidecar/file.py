@@ -1,16 +1,16 @@
-"""Where the record lives: a small file that is read at every pass and written at every creation.
+"""The sidecar: a small file that is read at every pass and written at every creation.
 
-The file is as long as its record, and longer by one zero byte for each creation or invalidation so far (up to
-4 KB; then it begins again). So a read is one ``lseek`` on a kept descriptor, the cheapest question that can be
-asked of a file: has its length changed? The record itself, and whether the file at the path still is that one, is
-looked at when it has, and every 10 ms. Memory-mapping the file would be faster still, but a foreign truncate would
-then kill every reader with SIGBUS. Where there is no file, the question is whether there still is none.
+The file is as long as its record, and longer by one zero byte for each write so far (up to 4 KB; then it begins
+again). So a pass asks one ``lseek`` on a kept descriptor, the cheapest question that a file answers: has its
+length changed? When it has, and every 10 ms, the record is read, and whether the path still leads to that file is
+checked. Memory-mapping the file would be faster still, but a truncation by another program would then kill every
+reader with SIGBUS. Where there is no file, the question is whether there still is none.
 
 A write is read, change and one ``pwrite`` under an exclusive ``flock`` on the sidecar itself, held for
-microseconds: a creator's stamp and somebody's invalidation of it cannot overwrite each other. The creation
-mutex would not do for that, because an invalidation must not wait until a creator is ready.
+microseconds: a stamp and an invalidation cannot overwrite each other. The creation mutex would not do for that,
+because an invalidation must not wait until a creator has finished.
 
-A file that has another name as well is not written, because it may be anything: a new one takes its place.
+A file with a second name is not written, because it may be another user's: a new file takes its place.
 """
 
 from __future__ import annotations
@@ -19,272 +19,258 @@ import errno
 import logging
 import math
 import os
-import threading
 from collections.abc import Callable
-from contextlib import suppress
-from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import partial
-from os import F_OK, access
-from os.path import lexists
 from time import time
-from weakref import ref
 
-from .._os import fsync as durability
-from .._os.openfile import Description, open_regular
+from .._os import fsync, kept_open
+from .._os.openfile import OpenFile, open_regular
 from .._os.waiting import Deadline, wait_until
-from ..errors import NO_PERMISSION, LockTimeout, SidecarError, explained
+from ..errors import NO_PERMISSION, LockTimeout, SidecarError, as_error
 from . import hardlink
-from .record import CHECKSUM_AT, DAMAGED, NOTHING, SIZE, NewerFormat, Record, decode, encode, is_whole
+from .change import Change
+from .record import CHECKSUM_AT, DAMAGED, MISSING, SIZE, NewerFormat, Record, decode, encode, is_whole
+from .snapshot import Snapshot, unverified
 
-__all__ = ["Sidecar", "Sighting", "contents", "unseen"]
+__all__ = ["Sidecar", "contents"]
 
 log = logging.getLogger("dogpile_fs")
 
-_LOOK_EVERY = 0.010
-#: So many lengths the file may have. To run through them takes many times the 10 ms for which one is believed.
+#: Seconds for which a snapshot is believed without more than the check of the length. It bounds how long a sidecar
+#: that another program has replaced goes unnoticed, and makes reading rare.
+_READ_EVERY = 0.010
+#: Lengths that the file may have. Running through all of them takes many times :data:`_READ_EVERY`.
 _LENGTHS = 4096 - SIZE
-#: How long a reader that met half a record waits for its writer. A ``pwrite`` of 512 bytes takes
-#: microseconds; only a process stopped in the middle of one, or a foreign lock, takes longer.
+#: Seconds for which a reader that has met half a record waits for its writer. The ``pwrite`` takes microseconds;
+#: only a process that was stopped in the middle of it, or another program's lock, takes longer.
 _PATIENCE = 1.0
 
 
-class Sighting:
-    """A record as it was read, and what tells whether it still is that. Never changed once it is made."""
-
-    __slots__ = ("absent", "checksum", "description", "length", "record", "since", "until")
-
-    def __init__(
-        self,
-        record: Record,
-        description: Description | None,
-        length: int,
-        checksum: bytes,
-        since: float,
-        until: float,
-        absent: str = "",
-    ) -> None:
-        self.record = record
-        #: From where it was read, and how long that was; closes when the last one who uses it lets go.
-        self.description = description
-        self.length = length
-        #: The record's last bytes.
-        self.checksum = checksum
-        #: By the wall clock, from when to when no more may be asked. A clock set back is before that.
-        self.since = since
-        self.until = until
-        #: Without a description: where there was no file.
-        self.absent = absent
-
-    def still_holds(self) -> bool:
-        """Whether the record is what it was: one system call, unless more has to be looked at."""
-        if not self.since <= time() < self.until:
-            return False
-        if self.description is None:
-            return not _is_there(self.absent)
-        try:
-            return os.lseek(self.description.fd, 0, os.SEEK_END) == self.length
-        except OSError:
-            return False  # closed by a fork, or stale on a network: a look tells
-
-
-def unseen(record: Record) -> Sighting:
-    """Of *record*, which nothing but a look can confirm."""
-    return Sighting(record, None, 0, b"", math.inf, -math.inf)
-
-
 class Sidecar:
-    """The sidecar file at *path*; its methods may be called by any thread."""
+    """The sidecar file at *path*. Any thread may call its methods.
 
-    __slots__ = ("_complaint", "_seen", "mode", "path", "timeout")
+    *mode*: permission bits of a file that has to be made; ``None``: what the umask leaves of 0o666. *timeout*:
+    seconds to wait at most for another program's lock; ``None``: no bound.
+    """
+
+    __slots__ = ("_complaint", "_last", "mode", "path", "timeout")
 
     def __init__(self, path: str, mode: int | None = None, timeout: float | None = None) -> None:
         self.path = path
         self.mode = mode
         self.timeout = timeout
-        # Racing threads may write these; whichever wins is right.
-        self._seen = _NOTHING_SEEN
+        # Racing threads may write these; either value is right.
+        self._last = _MISSING
         self._complaint = ""
 
-    def sight(self) -> Sighting:
-        """The record as it is now; :data:`~.record.NOTHING` if there is none. The first one is seen at once.
+    def peek(self) -> Snapshot:
+        """Return the record, at the price of a fresh pass; that of :data:`~.record.MISSING` if there is no file.
 
-        A sidecar that was deleted, replaced or scribbled on less than 10 ms ago may still be believed.
+        A sidecar that another program has deleted, replaced or overwritten is noticed within 10 ms.
 
-        :raises SidecarError: as :meth:`look` does.
+        :raises SidecarError: as :meth:`read` does.
         """
-        seen = self._seen
-        return seen if seen.still_holds() else self.look()
+        last = self._last
+        return last if last.is_current() else self.read()
 
-    def standing(self) -> None:
-        """What stands at the resource's path: nobody looks at it here."""
+    def last_read(self) -> float:
+        """Return the wall-clock time at which the record was read or written last; 0 if nothing is kept of it."""
+        since = self._last.since
+        return since if since < math.inf else 0.0
 
-    def look(self) -> Sighting:
-        """The record of the file that is at the path now.
+    def let_go(self) -> None:
+        """Keep nothing open: the last user that drops the file closes it."""
+        self._last = _MISSING
 
-        :raises SidecarError: if there is a directory in its place, it was written by a newer format, or
-            the system fails to read it. Damage is no error, nor is a file that this user may not read:
-            they count as no creation yet (:data:`~.record.DAMAGED`),
-            and are logged.
+    def fingerprint(self) -> None:
+        """Return ``None``: without a :class:`~.reconciled.ReconciledRecord` the resource is not looked at."""
+
+    def read(self, again: bool = True) -> Snapshot:
+        """Return the record of the file that is at the path now.
+
+        Damage is no error, nor is a file that this user may not read: they count as no creation yet
+        (:data:`~.record.DAMAGED`), and are logged.
+
+        :raises SidecarError: if a directory is in its place, a newer format is in it, or the system fails to read
+            it.
         """
         try:
-            return self._look()
+            return self._read()
         except FileNotFoundError:
             pass
         except SidecarError:
             raise
         except OSError as error:
-            explanation = explained(SidecarError, self.path, "read the sidecar", error, reading=True)
+            if again and error.errno == errno.ESTALE:  # another host has replaced it
+                self._replace_last(_MISSING)
+                return self.read(again=False)
+            failure = as_error(SidecarError, self.path, "read the sidecar", error, reading=True)
             if error.errno not in NO_PERMISSION:
-                raise explanation from error
-            self._complain(f"{explanation.strerror} Until then it counts as no creation yet.")
-            return self._forgotten(_DAMAGE_SEEN)
+                raise failure from error
+            self._complain(f"{failure.strerror} Until then it counts as no creation yet.")
+            return self._replace_last(_DAMAGED)
         now = time()
-        return self._forgotten(Sighting(NOTHING, None, 0, b"", now, now + _LOOK_EVERY, absent=self.path))
+        return self._replace_last(Snapshot(MISSING, None, 0, b"", now, now + _READ_EVERY, absent=self.path))
 
-    def _look(self) -> Sighting:
+    def _read(self) -> Snapshot:
         fd = -1
-        while fd < 0:  # unless another thread finds in between that it is gone
-            seen = self._seen
-            # Kept until this returns: while the descriptor is used, no other file can get its number.
-            description = seen.description
-            if description is None or not description.is_at_its_path():
-                self._forgotten(_NOTHING_SEEN)
-                description = self._opened()
-            fd = description.fd
+        while fd < 0:  # unless another thread finds in between that the file is gone
+            last = self._last
+            # This reference keeps the descriptor open, so that its number cannot come to mean another file.
+            open_file = last.open_file
+            if open_file is None or not open_file.is_at(self.path):
+                self._replace_last(_MISSING)
+                open_file = self._opened()
+                kept_open.has_opened()
+            fd = open_file.fd
         now = time()
-        length = os.lseek(fd, 0, os.SEEK_END)  # first: what changes in between shall be noticed
+        length = os.lseek(fd, 0, os.SEEK_END)  # first, so that a write between the two calls is noticed
         data = os.pread(fd, SIZE, 0)
-        if length == seen.length and data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
-            record = seen.record
+        if length == last.length and data[CHECKSUM_AT:] == last.checksum and is_whole(data):
+            record = last.record
         else:
             sound = self._decoded(data)
             if sound is None:
-                # Half of the old record and half of the new one, or damage: with the writer out, it shows.
-                data = self._read_while_nobody_writes()
+                # Half of the old record and half of the new one, or damage: without a writer inside it shows.
+                data = self._read_without_a_writer()
                 sound = self._decoded(data)
-            record = self._sound(sound, data)
-        until = now + _LOOK_EVERY
-        seen = self._seen = Sighting(record, description, length, data[CHECKSUM_AT:], now, until)
-        return seen
+            if sound is None:
+                self._complain_of_damage(data)
+            else:
+                self._complaint = ""
+            record = DAMAGED if sound is None else self._noted(sound)
+        snapshot = self._last = Snapshot(record, open_file, length, data[CHECKSUM_AT:], now, now + _READ_EVERY)
+        return snapshot
 
     def change(self, make: Callable[[Record], Record]) -> None:
-        """Replace the record by ``make(record)``, against which no other change can slip in.
+        """Replace the record by ``make(record)``; no other change can come in between.
 
-        The file is made if it is missing. If this fails or the process dies, the old record stands; unless it is
-        told only afterwards, by closing the file, that it may not last: then either may stand.
+        The file is made if it is missing. *make* may be called more than once. If the change fails or the process
+        dies, the old record stays. If only closing the file fails, either may have been written.
 
-        :raises SidecarError: if it cannot be opened or written, or was written by a newer format.
-        :raises LockTimeout: if a foreign hand keeps it locked.
+        :raises SidecarError: if the file cannot be opened or written, or a newer format is in it.
+        :raises LockTimeout: if another program keeps it locked.
         """
-        try:
-            while not self._changed(make):
-                pass
-        except (SidecarError, LockTimeout):
-            raise
-        except OSError as error:
-            raise explained(SidecarError, self.path, "write the sidecar", error) from error
+        again = True
+        while True:
+            try:
+                if self._changed(make):
+                    return
+            except (SidecarError, LockTimeout):
+                raise
+            except OSError as error:
+                if not again or error.errno != errno.ESTALE:  # that is: another host has replaced it
+                    raise as_error(SidecarError, self.path, "write the sidecar", error) from error
+                again = False
 
     def sync(self) -> None:
-        """Have the record on the disk, and the sidecar's name; else they come there whenever the system likes.
+        """Write the record and the sidecar's name to the disk; otherwise the system does so when it likes.
 
-        :raises SidecarError: if the disk fails: the record stands, but the machine may forget it.
+        :raises SidecarError: if the disk fails: the record stays, but a crash of the machine may lose it.
         """
         try:
-            description = self._opened()
+            open_file = self._opened()
             try:
-                durability.sync(description.fd)
+                fsync.sync(open_file.fd)
             finally:
-                description.close()
+                open_file.close()
         except FileNotFoundError:
-            return  # removed since, and what it said with it
+            return  # it was removed, and the record with it
         except OSError as error:
-            if error.errno not in durability.NOT_SUPPORTED:
-                raise explained(SidecarError, self.path, "make durable what was written to", error) from error
-        durability.sync_directory(os.path.dirname(self.path), SidecarError)
+            if error.errno not in fsync.NOT_SUPPORTED:
+                raise as_error(SidecarError, self.path, "make durable what was written to", error) from error
+        fsync.sync_directory(os.path.dirname(self.path), SidecarError)
 
     def _changed(self, make: Callable[[Record], Record]) -> bool:
-        change = _Change.in_progress_at(self.path)
+        change = Change.in_progress_at(self.path)
         if change is not None:
-            # A signal handler or a finalizer has come in the middle of a change by this thread, which would wait
-            # for itself. It changes the file under the same lock, and what it came into begins anew.
+            # A signal handler or a finalizer runs in the middle of a change by this thread, and would wait for
+            # that. It changes the file under the same lock, and the change that it interrupted begins anew.
             change.crossings += 1
             return self._change_locked(change, make)
-        change = _Change(open_regular(Description(self.path), os.O_RDWR, self.mode, create=True))
+        change = Change(open_regular(OpenFile(self.path), os.O_RDWR, self.mode, create=True))
         try:
             change.begin()
             return self._change_locked(change, make)
         finally:
             change.end()
 
-    def _change_locked(self, change: _Change, make: Callable[[Record], Record]) -> bool:
-        description = change.description
-        if not _wait_for_lock(description, LOCK_EX, Deadline(self.timeout)):
+    def _change_locked(self, change: Change, make: Callable[[Record], Record]) -> bool:
+        open_file = change.open_file
+        if not _wait_for_lock(open_file, LOCK_EX, Deadline(self.timeout)):
             raise LockTimeout(
-                f"somebody kept the sidecar {self.path!r} locked for {self.timeout} s. Cure: find who it is "
-                "with fuser(1) or in /proc/locks; dogpile_fs itself does so for microseconds."
+                f"another program kept the sidecar {self.path!r} locked for {self.timeout} s. Hint: find it with "
+                "fuser(1) or in /proc/locks; dogpile_fs locks a sidecar for microseconds."
             )
-        found = description.found_at_its_path()
-        if found is None:
-            return False
-        complain, is_written = b"", False
+        is_written = False
         while not is_written:
+            found = open_file.found_at_its_path()
+            if found is None:
+                return False
             crossings = change.crossings
-            length = os.lseek(description.fd, 0, os.SEEK_END)
-            data = os.pread(description.fd, SIZE, 0)
-            seen = self._seen
-            if length == seen.length and data[CHECKSUM_AT:] == seen.checksum and is_whole(data):
-                record = seen.record
-            elif data:
-                sound = self._decoded(data)
-                complain = data if sound is None else b""
-                record = DAMAGED if sound is None else sound
+            length = os.lseek(open_file.fd, 0, os.SEEK_END)
+            data = os.pread(open_file.fd, SIZE, 0)
+            last = self._last
+            if length == last.length and data[CHECKSUM_AT:] == last.checksum and is_whole(data):
+                before: Record | None = last.record
             else:
-                record = NOTHING
-            record = make(record)
+                before = self._decoded(data) if data else MISSING
+            # Where no record says how often the file was written, its length goes on from the one that it has.
+            changes = max(0, length - SIZE) if before is None or not data else before.changes
+            made = make(DAMAGED if before is None else before)
+            if made is before and data:
+                break  # nothing is to be changed
+            record = made.replace(changes=changes + 1)
             new = contents(record)
             if found.st_nlink > 1:
-                hardlink.replace(self.path, found, new, mode=self.mode, is_ours=is_whole(data))
-                is_written = True
+                is_written = hardlink.replace(self.path, found, new, self.mode, is_whole(data), change, crossings)
             else:
-                is_written = _overwrite(description.fd, data, length, new, change, crossings)
-        kept = self._seen.description
+                is_written = _overwrite(open_file.fd, data, length, new, change, crossings)
+        kept = self._last.open_file if is_written else None
         if kept is not None:
-            if kept.is_at_its_path():
-                # A look will find it unchanged and need not decode it.
-                self._seen = Sighting(record, kept, len(new), new[CHECKSUM_AT:SIZE], math.inf, -math.inf)
+            if kept.is_at(self.path):
+                # The next read finds these bytes and need not decode them.
+                self._last = Snapshot(
+                    self._noted(record), kept, len(new), new[CHECKSUM_AT:SIZE], time(), -math.inf
+                )
             else:
-                self._forgotten(_NOTHING_SEEN)
-        if complain:
-            change.complaints.append(partial(self._tell_healed, complain))
+                self._replace_last(_MISSING)
+        if before is None:
+            change.after_unlocking.append(partial(self._report_healed, data))
         else:
             self._complaint = ""
         return True
 
-    def _tell_healed(self, data: bytes) -> None:
-        self._sound(None, data)
+    def _report_healed(self, data: bytes) -> None:
+        self._complain_of_damage(data)
         self._complaint = ""
 
-    def _forgotten(self, seen: Sighting) -> Sighting:
-        """Have nobody believe for 10 ms more what was read from a file that is no longer at the path."""
-        kept, self._seen = self._seen.description, seen
+    def _noted(self, record: Record) -> Record:
+        """Return *record*, which was read or written just now, as callers shall see it."""
+        return record
+
+    def _replace_last(self, snapshot: Snapshot) -> Snapshot:
+        """Let no thread believe the last snapshot any longer: its file is no longer at the path."""
+        kept, self._last = self._last.open_file, snapshot
         if kept is not None:
-            kept.retire()
-        return seen
+            kept.defer_close()
+        return snapshot
 
-    def _opened(self) -> Description:
-        return open_regular(Description(self.path), os.O_RDONLY, create=False)
+    def _opened(self) -> OpenFile:
+        return open_regular(OpenFile(self.path), os.O_RDONLY, create=False)
 
-    def _read_while_nobody_writes(self) -> bytes:
+    def _read_without_a_writer(self) -> bytes:
+        change = Change.in_progress_at(self.path)
+        if change is not None:  # by this thread, which a signal handler has interrupted
+            return os.pread(change.open_file.fd, SIZE, 0)
         # A description of its own: a shared lock on the kept one would belong to all threads at once.
-        change = _Change.in_progress_at(self.path)
-        if change is not None:  # by this thread, into which a signal handler has come
-            return os.pread(change.description.fd, SIZE, 0)
-        description = self._opened()
+        open_file = self._opened()
         try:
-            _wait_for_lock(description, LOCK_SH, Deadline(_PATIENCE))
-            return os.pread(description.fd, SIZE, 0)
+            _wait_for_lock(open_file, LOCK_SH, Deadline(_PATIENCE))
+            return os.pread(open_file.fd, SIZE, 0)
         finally:
-            description.give_back()
+            open_file.give_back()
 
     def _decoded(self, data: bytes) -> Record | None:
         try:
@@ -293,20 +279,16 @@ class Sidecar:
             raise SidecarError(
                 errno.EPROTO,
                 f"cannot use the sidecar {self.path!r}: {error}. "
-                "Cure: let all users of the resource run the same dogpile_fs, or delete the sidecar.",
+                "Hint: let all users of the resource run the same dogpile_fs, or delete the sidecar.",
             ) from error
 
-    def _sound(self, record: Record | None, data: bytes) -> Record:
-        if record is None:
-            # Empty is also what a reader sees that comes between its making and its first record.
-            self._complain(
-                f"the sidecar {self.path!r} holds no sound record but {len(data)} bytes of something else: "
-                "it counts as no creation yet, and the next creation writes it anew.",
-                logging.WARNING if data else logging.INFO,
-            )
-            return DAMAGED
-        self._complaint = ""
-        return record
+    def _complain_of_damage(self, data: bytes) -> None:
+        # A reader also finds an empty file between its making and its first record.
+        self._complain(
+            f"the sidecar {self.path!r} holds no sound record but {len(data)} other bytes: "
+            "it counts as no creation yet, and the next creation writes it anew.",
+            logging.WARNING if data else logging.INFO,
+        )
 
     def _complain(self, text: str, level: int = logging.WARNING) -> None:
         if text != self._complaint:
@@ -314,108 +296,39 @@ class Sidecar:
             log.log(level, text)
 
 
-def _is_there_by_access(path: str) -> bool:
-    """Whether anything is called *path*. Raises nothing, which would cost more than the question does.
-
-    As ``open`` would find it: for who this process acts as, and through no link that was planted there.
-    """
-    return access(path, F_OK, effective_ids=True, follow_symlinks=False)
-
-
-#: Some systems refuse that question (musl on Linux before 5.8, a filter that does not know faccessat2), and so
-#: would tell that nothing is anywhere.
-_is_there: Callable[[str], bool] = lexists
-if access in os.supports_effective_ids and access in os.supports_follow_symlinks and _is_there_by_access("/"):
-    _is_there = _is_there_by_access
-
-_NOTHING_SEEN = unseen(NOTHING)
-_DAMAGE_SEEN = unseen(DAMAGED)
+_MISSING = unverified(MISSING)
+_DAMAGED = unverified(DAMAGED)
 
 
 def contents(record: Record) -> bytes:
-    """All of a file that holds *record*."""
-    return encode(record) + bytes((record.generation + record.invalidations) % _LENGTHS)
+    """Return the whole contents of a sidecar that holds *record*."""
+    return encode(record) + bytes(record.changes % _LENGTHS)
 
 
-class _Change:
-    """A change of a sidecar that a thread is about to make, from before it locks the file until it has unlocked
-    it."""
-
-    __slots__ = ("__weakref__", "complaints", "crossings", "description")
-
-    def __init__(self, description: Description) -> None:
-        self.description = description
-        #: How many others have changed the file under this one's lock.
-        self.crossings = 0
-        #: What is to be logged when the file is unlocked.
-        self.complaints: list[Callable[[], object]] = []
-
-    def begin(self) -> None:
-        _changes.of_this_thread.append(ref(self))
-
-    def end(self) -> None:
-        """Unlock and close the file, then log.
-
-        :raises OSError: if what was written did not get to where it belongs.
-        """
-        try:
-            _unlock(self.description)
-            self.description.close_written()
-        finally:
-            self.description.give_back()
-            _changes.of_this_thread[:] = [each for each in _changes.of_this_thread if each() not in (None, self)]
-        for complain in self.complaints:
-            complain()
-
-    @classmethod
-    def in_progress_at(cls, path: str) -> _Change | None:
-        """The change that this thread is in the middle of, of the file at *path*."""
-        for reference in _changes.of_this_thread:
-            change = reference()
-            if change is not None and change.description.fd >= 0 and change.description.is_at(path):
-                return change
-        return None
-
-
-class _Changes(threading.local):
-    """The changes that each thread is in the middle of; weakly, so that one that was interrupted ends."""
-
-    def __init__(self) -> None:
-        self.of_this_thread: list[ref[_Change]] = []
-
-
-_changes = _Changes()
-
-
-def _unlock(description: Description) -> None:
-    with suppress(OSError):
-        flock(description.fd, LOCK_UN)
-
-
-def _overwrite(fd: int, old: bytes, length: int, new: bytes, change: _Change, crossings: int) -> bool:
+def _overwrite(fd: int, old: bytes, length: int, new: bytes, change: Change, crossings: int) -> bool:
     """Write *new* over the *old* bytes of a file that is *length* bytes long.
 
-    :returns: False, and nothing was written, if another has changed it in the meantime.
+    :returns: False, and nothing was written, if this thread has made another change in the meantime.
     """
     if length > len(new):
-        os.ftruncate(fd, len(new))  # before: afterwards it would cut what a signal handler has written
-    # No signal handler runs between the question and the writing.
+        os.ftruncate(fd, len(new))  # before the write: afterwards it would cut what a signal handler has written
+    # No signal handler runs between this comparison and the write.
     if change.crossings != crossings:
         return False
     written = os.pwrite(fd, new, 0)
-    if written != len(new):  # a full disk or a limit, met in the middle
+    if written != len(new):  # a full disk or a limit
         os.pwrite(fd, old[:written], 0)
         os.ftruncate(fd, length)
         raise OSError(errno.ENOSPC, f"there was room for only {written} of {len(new)} bytes")
     return True
 
 
-def _wait_for_lock(description: Description, kind: int, deadline: Deadline) -> bool:
+def _wait_for_lock(open_file: OpenFile, kind: int, deadline: Deadline) -> bool:
     def attempt() -> bool:
         try:
-            flock(description.fd, kind | LOCK_NB)
+            flock(open_file.fd, kind | LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    return wait_until(attempt, lambda: flock(description.fd, kind), deadline)
+    return wait_until(attempt, lambda: flock(open_file.fd, kind), deadline)

@@ -1,113 +1,128 @@
-"""What stands at a resource's path, and what it makes of the record.
+"""What is at a resource's path: kind, size, mtime and inode, by which another file there is told apart.
 
-A stamp describes what it was written for. If something else stands at the path now, a foreign hand has put it
-there: nobody knows when it was created but by its own mtime. The same goes for what is there without a record,
-because it was shipped in an image or copied by hand. And where nothing stands, there is nothing yet.
+A stamp records the fingerprint of the file that it was written for. If the path leads to another file later,
+another program has put it there.
+
+A directory's mtime changes whenever a name in it does, so each version of a ``DataDirectory`` bears a tag: an
+extended attribute that holds the directory's mtime and inode from when it was tagged.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections import namedtuple
 from contextlib import suppress
 from stat import S_ISDIR
 
-from .record import Record
+# `dogpile-fs run` imports this module to find a fresh file fresh; typing would double its time.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
 
-__all__ = ["Standing", "corrected", "mark", "standing_at", "standing_of", "stands"]
+    class _Fields(NamedTuple):
+        kind: str
+        size: int
+        mtime_ns: int
+        inode: int
 
-#: Size, mtime in nanoseconds, inode. Of a directory: instead of the size, whether it bears a mark of ours, or that
-#: this could not be told; and the mtime that it had when it got that.
-Standing = tuple[int, int, int]
+    #: What is at a path: its fingerprint, its mtime in epoch seconds, and the device that it is on. A plain tuple,
+    #: because each look at a path makes one.
+    Found = tuple["Fingerprint", float, int]
+else:
+    _Fields = namedtuple("_Fields", "kind size mtime_ns inode")
 
-_UNMARKED, _MARKED, _UNTOLD = -1, -2, -3
-_MARK = "user.dogpile_fs"
-#: Of two numbers that have room in a record.
-_LONGEST_MARK = 40
+__all__ = ["FILE", "KINDS", "Fingerprint", "fingerprint_at", "fingerprint_of", "tag_directory"]
 
-#: The mtime of what claims to be from before 1970, or is from a reproducible build that says 0.
-_EARLIEST = 1.0
+#: The kinds: a file; a directory with our tag, or without it; a directory of which this user cannot tell.
+FILE, TAGGED, UNTAGGED, UNKNOWN = KINDS = ("file", "tagged", "untagged", "unknown")
+_TAG = "user.dogpile_fs"
+#: Bytes of the longest tag: two numbers that fit into a record, and the space between them.
+_LONGEST_TAG = 40
 
 
-def standing_at(path: str) -> tuple[Standing, float] | None:
-    """What stands at *path*, with its mtime in epoch seconds; None if nothing does.
+class Fingerprint(_Fields):
+    """*kind*: one of :data:`KINDS`. *size* in bytes, 0 for a directory. *mtime_ns*: nanoseconds since the epoch;
+    of a tagged directory, when it was tagged. *inode*: its number.
+    """
 
-    Symbolic links are followed.
+    __slots__ = ()
 
-    :raises OSError: if that cannot be told.
+    def matches(self, found: Fingerprint) -> bool:
+        """Return whether *found* is the file or directory that this fingerprint was taken of."""
+        if self == found:
+            return True
+        # Without tags, a directory in which a file was left has a later mtime. Another directory that got the
+        # inode may pass for the one that it replaced; it is then stale when that one would have been.
+        kinds = {self.kind, found.kind}
+        return (
+            FILE not in kinds
+            and (UNKNOWN in kinds or kinds == {UNTAGGED})
+            and self.inode == found.inode
+            and self.mtime_ns <= found.mtime_ns
+        )
+
+
+def fingerprint_at(path: str, again: bool = True) -> Found | None:
+    """Return the fingerprint of the file at *path*, its mtime in epoch seconds and its device, if there is one.
+
+    Symbolic links are followed. By the device a process tells two files with equal fingerprints apart. No record
+    holds it, because its number may be another one after the next mount.
+
+    :raises OSError: if ``stat`` fails for another reason.
     """
     try:
         st = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return standing_of(st, path), st.st_mtime
+    except OSError as error:
+        if again and error.errno == errno.ESTALE:  # removed by another host while the system looked
+            return fingerprint_at(path, False)
+        raise
+    return fingerprint_of(st, path), st.st_mtime, st.st_dev
 
 
-def standing_of(st: os.stat_result, where: str | int | None = None) -> Standing:
-    """What *st* tells of; *where*: its path or a descriptor, to look for a directory's :func:`mark`."""
+def fingerprint_of(st: os.stat_result, where: str | int | None = None) -> Fingerprint:
+    """Return the fingerprint of a file or directory.
+
+    :param st: the result of its ``stat``.
+    :param where: its path or descriptor, from which a directory's tag is read; ``None``: the tag is unknown.
+    """
     if not S_ISDIR(st.st_mode):
-        return st.st_size, st.st_mtime_ns, st.st_ino
-    kind, mtime = _UNTOLD, st.st_mtime_ns
+        return Fingerprint(FILE, st.st_size, st.st_mtime_ns, st.st_ino)
+    kind, mtime = UNKNOWN, st.st_mtime_ns
     if where is not None:
         try:
-            said = os.getxattr(where, _MARK)
+            tag = _parsed(os.getxattr(where, _TAG))
         except AttributeError:  # macOS
             pass
         except OSError as error:
-            # All else tells nothing: a directory that this user may not read, a file system without such marks.
+            # Any other error says nothing: this user may not read the directory, or the file system has no tags.
             if error.errno == errno.ENODATA:
-                kind = _UNMARKED
+                kind = UNTAGGED
         else:
-            kind = _UNMARKED
-            marked = _read(said)
-            if marked is not None and marked[1] == st.st_ino:
-                kind, mtime = _MARKED, marked[0]
-    return kind, mtime, st.st_ino
+            if tag is not None and tag[1] == st.st_ino:
+                kind, mtime = TAGGED, tag[0]
+            else:
+                kind = UNTAGGED
+    return Fingerprint(kind, 0, mtime, st.st_ino)
 
 
-def mark(fd: int) -> None:
-    """Have the directory *fd* stand for itself from now on, whatever is left in it, where marks can be made.
+def tag_directory(fd: int) -> None:
+    """Tag the directory *fd* where the file system can, so that files left in it later do not change its
+    fingerprint.
 
-    Else its mtime tells, which grows when somebody leaves a file in it. And an inode is used again as soon as it
-    is free: a directory that takes the place of one that was removed could not be told from it.
+    The tag also tells a new directory from a removed one whose inode it got.
     """
     st = os.fstat(fd)
     with suppress(OSError, AttributeError):  # the latter: macOS
-        os.setxattr(fd, _MARK, b"%d %d" % (st.st_mtime_ns, st.st_ino))
+        os.setxattr(fd, _TAG, b"%d %d" % (st.st_mtime_ns, st.st_ino))
 
 
-def _read(said: bytes) -> tuple[int, int] | None:
-    """The mtime and the inode of a mark; None if it is none of ours."""
+def _parsed(tag: bytes) -> tuple[int, int] | None:
+    """Return mtime and inode that *tag* holds; ``None`` if another program has written it."""
     with suppress(ValueError):
-        mtime, inode = map(int, said[: _LONGEST_MARK + 1].split())
-        if len(said) <= _LONGEST_MARK and mtime >= 0:
+        mtime, inode = map(int, tag[: _LONGEST_TAG + 1].split())
+        if len(tag) <= _LONGEST_TAG and mtime >= 0:
             return mtime, inode
     return None
-
-
-def corrected(record: Record, found: tuple[Standing, float] | None) -> Record:
-    """*record* as it is to be read where *found* is what stands at the path.
-
-    An invalidation stays in force: whether the foreign hand knew of it, nobody can tell.
-    """
-    if found is None:
-        return record.replace(createdtime=-1.0, about=None) if record.has_value else record
-    standing, mtime = found
-    if record.about is not None and stands(record.about, standing):
-        return record
-    if record.about is None and record.createdtime > 0:
-        return record  # stamped by somebody who did not look
-    return record.replace(
-        createdtime=max(mtime, _EARLIEST), host="", pid=0, about=(*standing, -1 - record.generation)
-    )
-
-
-def stands(version: tuple[int, ...], standing: Standing) -> bool:
-    """Whether *standing* is what a stamp that describes *version* was written for."""
-    if version[:3] == standing:
-        return True
-    # See mark(). Where there are no marks, or they cannot be read, another directory with a used inode may pass
-    # for the one that it replaced; then it is stale when that would have been.
-    alike = version[0] == standing[0] == _UNMARKED
-    untold = _UNTOLD in (version[0], standing[0]) and max(version[0], standing[0]) < 0
-    return (alike or untold) and version[2] == standing[2] and version[1] <= standing[1]

@@ -1,8 +1,8 @@
-"""``dogpile-fs``, the command: the main job for cron, and what people want to know and do from a terminal.
+"""``dogpile-fs``, the command: ``run`` for cron, and commands for people at a terminal.
 
-The way of a fresh ``run`` is short, because cron takes it most of the time: the options are scanned, the datafile
-is glanced at, and that is all. Nothing heavy is imported on it: whoever adds an import here, to :mod:`.options`,
-:mod:`.durations` or :mod:`dogpile_fs.glance` pays for it at every run.
+Most runs find a fresh file. Such a run only scans its options and checks the datafile, and imports no heavy
+module: an import that is added here, to :mod:`.options`, :mod:`.durations` or
+:mod:`dogpile_fs._sidecar.quick_check` costs time at every run.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line *argv* (default: the process's own, without its name) asks for.
+    """Do what the command line *argv* (default: that of this process, without its name) asks for.
 
-    :returns: the exit status; :mod:`.exits` says what they mean.
+    Call it in the main thread. If a signal ended the work, the process ends by that signal.
 
-    To be called in the main thread. If a signal ended the work, the process dies by that signal instead.
+    :returns: the exit status, one of :mod:`.exits`.
     """
     try:
         if argv is None:
@@ -50,4 +50,4 @@ def _is_fresh_run(words: list[str]) -> bool:
         return False
     from .._sidecar.quick_check import is_fresh
 
-    return is_fresh(settings.output, settings.expire, settings.directory)
+    return is_fresh(settings.output, settings.expire, settings.directory, has_origin=settings.origin is not None)

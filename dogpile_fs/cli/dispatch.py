@@ -1,7 +1,7 @@
-"""From the words of a command line to what they ask for, and from whatever happens there to an exit status.
+"""From the words of a command line to the function that does what they ask for, and to an exit status.
 
-Everything but the way of a fresh ``run`` comes through here. What a user can cause is one line on stderr and the
-fitting status of :mod:`.exits`; a traceback shows a defect of this package.
+All commands come through here, except a fresh ``run``. An error that a user can cause is one line on stderr and
+its status of :mod:`.exits`; a traceback shows an internal error of this package.
 """
 
 from __future__ import annotations
@@ -11,70 +11,111 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from io import TextIOWrapper
 
+from ..errors import DogpileError
 from . import exits
-from .arguments import parsed
+from .arguments import Arguments, parsed
 from .child.runner import Interrupted
-from .child.signals import die_of
+from .child.signals import delivered, die_of
 from .options import Settings
-from .output import Voice
+from .output import Reporter, discard, say
 
 __all__ = ["dispatch"]
 
-_UNTOLD = "dogpile_fs.untold"
+_ESCAPED = "dogpile_fs.escaped"
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Do what *words* ask for; returns the exit status.
+    """Do what *words* ask for; return the exit status.
 
-    :raises KeyboardInterrupt: on Ctrl-C, for the caller to die of.
+    :raises KeyboardInterrupt: on Ctrl-C.
     """
+    with delivered():
+        return _dispatch(words)
+
+
+def _dispatch(words: Sequence[str]) -> int:
     _fill_standard_descriptors()
-    voice = Voice()
+    reporter = Reporter()
     missing = exits.NOINPUT
     try:
         asked = parsed(words)
         if isinstance(asked, Settings):
             from .commands.run import run
 
-            voice = Voice(-1 if asked.quiet else asked.verbose)
+            reporter = Reporter(-1 if asked.quiet else asked.verbose)
             missing = exits.CANTCREAT
-            status = run(asked, voice)
+            status = run(asked, reporter)
         elif asked is None:
             status = exits.OK
         else:
             if isinstance(sys.stdout, TextIOWrapper):
-                codecs.register_error(_UNTOLD, _as_bytes_or_escaped)
+                codecs.register_error(_ESCAPED, _as_bytes_or_escaped)
                 with _printing():
-                    sys.stdout.reconfigure(errors=_UNTOLD)
-            module = ".demo" if asked.command == "demo" else f".commands.{asked.command}"
-            status = import_module(module, __package__).main(asked)
+                    sys.stdout.reconfigure(errors=_ESCAPED)
+            status = _main_of(asked.command)(asked)
         if sys.stdout is not None:
             with _printing():
                 sys.stdout.flush()
     except Interrupted as interruption:
-        voice.tell(str(interruption))
+        reporter.report(str(interruption))
         status = die_of(interruption.number)
     except BrokenPipeError:
-        _stop_printing()
+        discard(1)
         status = exits.BY_SIGNAL + signal.SIGPIPE
+    except ImportError as error:
+        status = exits.IOERR
+        say(f"a part of dogpile-fs cannot be loaded: {error}. Hint: look at its disk, or install it again.")
     except Exception as error:
         status = exits.status_of(error, missing)
-        if status == exits.USAGE:
-            voice.say(exits.told(error))
-        else:
-            voice.fail(exits.told(error))
-        if exits.is_defect(error):
+        if status == exits.USAGE or reporter.loudness >= 0:
+            say(exits.message_of(error))
+        if not isinstance(error, (exits.Exit, DogpileError, OSError)):
             traceback.print_exc()
     return status
 
 
+def _main_of(command: str) -> Callable[[Arguments], int]:
+    """Return the function that does *command*."""
+    # By plain imports: PyInstaller puts no other modules into a program.
+    if command == "demo":
+        from .demo import main
+
+        return main
+    from .commands import (
+        cancel,
+        follow,
+        history,
+        invalidate,
+        metrics,
+        origin,
+        rollback,
+        status,
+        touch,
+        wait,
+        watch,
+    )
+
+    return {
+        "cancel": cancel.main,
+        "follow": follow.main,
+        "history": history.main,
+        "invalidate": invalidate.main,
+        "metrics": metrics.main,
+        "origin": origin.main,
+        "rollback": rollback.main,
+        "status": status.main,
+        "touch": touch.main,
+        "wait": wait.main,
+        "watch": watch.main,
+    }[command]
+
+
 def _as_bytes_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What is printed for what stdout cannot encode: file names need not be text, and hosts may be foreign."""
+    """Return what is printed for a character that stdout cannot encode: in a file's name, or in a host's."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:
@@ -82,9 +123,9 @@ def _as_bytes_or_escaped(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _fill_standard_descriptors() -> None:
-    """Let standard descriptors that are closed lead nowhere.
+    """Open the standard descriptors that are closed, leading nowhere.
 
-    Else the next file that is opened, a lock file perhaps, would be what is printed to.
+    Else the next file that is opened, perhaps a lock file, would get what is printed.
     """
     for fd in (0, 1, 2):
         try:
@@ -95,18 +136,11 @@ def _fill_standard_descriptors() -> None:
 
 @contextmanager
 def _printing() -> Iterator[None]:
-    """A block that writes what was printed: an error that is met is told as what it is."""
+    """Report an error of the block as one of standard output."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        _stop_printing()
+        discard(1)
         raise exits.Exit(exits.status_of(error), f"cannot write to standard output: {error.strerror}") from error
-
-
-def _stop_printing() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter's end does not complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)

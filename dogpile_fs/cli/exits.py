@@ -1,7 +1,7 @@
-"""What the exit status of ``dogpile-fs`` tells. ``docs/cli.rst`` lists them for users.
+"""The exit statuses of ``dogpile-fs``. ``docs/cli.rst`` lists them for users.
 
-Where ``sysexits.h`` has a number for it, it is that one; what timeout(1) and the shell have numbers for, theirs.
-The status of a COMMAND that failed is passed on as it is, whatever it is.
+The numbers are those of ``sysexits.h``, of timeout(1) and of the shell, where these have one. The status of a
+COMMAND that failed is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import errno
 import os
 
-from ..errors import DogpileError, LockTimeout, PathError
+from ..errors import CreationFailed, DogpileError, LockTimeout, OriginError, PathError
 
-__all__ = ["OK", "Exit", "is_defect", "status_of", "told"]
+__all__ = ["OK", "Exit", "message_of", "status_of"]
 
 OK = 0
-STALE, NOTHING = 1, 2  # of ``status``
+STALE, MISSING = 1, 2  # of ``status``
+WARNING, CRITICAL, UNKNOWN = 1, 2, 3  # of ``status --check``: those of monitoring plugins
 
 USAGE = os.EX_USAGE  # 64: the command line is wrong
-DATAERR = os.EX_DATAERR  # 65: COMMAND made no file, or none that is finished, or --validate refused it
+DATAERR = os.EX_DATAERR  # 65: COMMAND made no file or an unfinished one, or --validate refused it
 NOINPUT = os.EX_NOINPUT  # 66: there is nothing at PATH, or nothing to roll back to
-UNAVAILABLE = os.EX_UNAVAILABLE  # 69: swapped in, but --then failed
-SOFTWARE = os.EX_SOFTWARE  # 70: a defect of dogpile_fs
-OSERR = os.EX_OSERR  # 71: no more processes, descriptors or locks to be had
+UNAVAILABLE = os.EX_UNAVAILABLE  # 69: the new file is in place, but --then failed; or the origin is of no use
+SOFTWARE = os.EX_SOFTWARE  # 70: internal error
+OSERR = os.EX_OSERR  # 71: the system has no more processes, descriptors or locks
 CANTCREAT = os.EX_CANTCREAT  # 73: FILE cannot be made there
 IOERR = os.EX_IOERR  # 74: a full disk or a failing one
-TEMPFAIL = os.EX_TEMPFAIL  # 75: another creates and it took too long: try again later
-NOPERM = os.EX_NOPERM  # 77: this user may not
+TEMPFAIL = os.EX_TEMPFAIL  # 75: timed out, or no file and too early after a failure: try again later
+NOPERM = os.EX_NOPERM  # 77: not permitted
 CONFIG = os.EX_CONFIG  # 78: the sidecar was written by a newer dogpile_fs
 
-TIMED_OUT = 124  # as timeout(1)
+TIMED_OUT = 124  # COMMAND took too long; as timeout(1)
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as the shell
 BY_SIGNAL = 128  # and the signal's number, as the shell
 
@@ -53,28 +54,37 @@ _BY_ERRNO = {
     errno.EINVAL: OSERR,
     errno.ENOLCK: OSERR,
     errno.ENOSYS: OSERR,
+    524: OSERR,  # Linux's own ENOTSUPP
     errno.EOPNOTSUPP: OSERR,
     errno.EPROTO: CONFIG,
 }
 
 
 class Exit(Exception):
-    """The work ends here, with exit *status*; *message* is for the user."""
+    """The command ends with exit *status*; *message* is for the user.
 
-    def __init__(self, status: int, message: str) -> None:
+    *failure_name*: what the record of a failed creation says in the place of an error's type. *returncode*: the
+    exit status of the child that is the reason, or -n if signal n ended it; ``None`` if there is none.
+    """
+
+    def __init__(self, status: int, message: str, failure_name: str = "", returncode: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.returncode = returncode
+        self.failure_name: str = failure_name or f"status {status}"
 
 
 def status_of(error: Exception, missing: int = NOINPUT) -> int:
-    """The exit status that fits *error*.
+    """Return the exit status for *error*.
 
-    :param missing: for a file or directory that is not there: :data:`CANTCREAT` where it was to be made.
+    :param missing: the one for a missing file or directory: :data:`CANTCREAT` where it was to be made.
     """
     if isinstance(error, Exit):
         return error.status
-    if isinstance(error, LockTimeout):
+    if isinstance(error, LockTimeout | CreationFailed):
         return TEMPFAIL
+    if isinstance(error, OriginError):
+        return UNAVAILABLE
     if isinstance(error, OSError):
         if error.errno == errno.ENOENT:
             return missing
@@ -84,30 +94,25 @@ def status_of(error: Exception, missing: int = NOINPUT) -> int:
     return SOFTWARE
 
 
-def is_defect(error: Exception) -> bool:
-    """Whether *error* is none that a user or a system can cause."""
-    return not isinstance(error, (Exit, DogpileError, OSError))
-
-
-#: What a cure says to who writes Python, and what the command calls it.
-_CALLED_HERE = (
+#: What a hint for Python code says, and what the command line has for it.
+_IN_COMMAND_LINE = (
     (", mode=0o666", ""),
     ("directory=", "--directory"),
     ("with keep=1 or more", "with run --keep 1 or more"),
+    (", or pass parents=True", ""),
     ("a longer timeout, or create ahead with refresh()", "a longer --wait, or try again later"),
 )
 
 
-def told(error: Exception) -> str:
-    """*error* as one line for the user."""
+def message_of(error: Exception) -> str:
+    """Return *error* as one line for the user."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        if isinstance(error, DogpileError):
-            text = error.strerror  # a whole sentence that names the path
-        else:
-            text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    what, begins, cure = text.rpartition("Cure: ")
+        text = error.strerror  # of ours, a whole sentence that names the path
+        if error.filename is not None and not isinstance(error, DogpileError):
+            text = f"{error.filename}: {text}"
+    what, begins, hint = text.rpartition("Hint: ")
     if begins:
-        for there, here in _CALLED_HERE:
-            cure = cure.replace(there, here)
-    return " ".join(f"{what}{begins}{cure}".split())
+        for there, here in _IN_COMMAND_LINE:
+            hint = hint.replace(there, here)
+    return " ".join(f"{what}{begins}{hint}".split())

@@ -33,12 +33,12 @@ _PAGE = """<!DOCTYPE html>
 
 
 def contents(file: BinaryIO) -> bytes:
-    """The report in *file* as it is."""
+    """Return the report in *file* unchanged."""
     return file.read()
 
 
 def page(file: BinaryIO) -> bytes:
-    """The report in *file* as HTML."""
+    """Return the report in *file* as HTML."""
     report = json.load(file)
     rows = [
         f"<tr><td>{d['bytes'] / 1e6:.1f} MB</td><td>{d['files']} files</td><th>{escape(d['name'])}</th></tr>"
@@ -50,7 +50,7 @@ def page(file: BinaryIO) -> bytes:
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """What gunicorn calls for each request."""
+    """Answer a request of gunicorn."""
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     try:
         match environ.get("PATH_INFO", "/"):

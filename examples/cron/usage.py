@@ -1,8 +1,8 @@
 """Print, as JSON, how much disk space each directory in a directory takes.
 
-Called by cron, and by hand: ``python usage.py DIRECTORY``. It knows nothing of who calls it, nor of
-where its output goes: any script that prints a report, or writes one to the path that it is told,
-can stand in its place. If the directory cannot be read, it says so and exits with 1.
+Called by cron, and by hand: ``python usage.py DIRECTORY``. It does not depend on its caller, nor on where its
+output goes: any script that prints a report, or writes one to a given path, can take its place. If the directory
+cannot be read, it says so and exits with 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypedDict
 
 
 class Directory(TypedDict):
-    """What one directory takes, with all that is in it."""
+    """The size of one directory, with all files in it."""
 
     name: str
     bytes: int
@@ -23,7 +23,7 @@ class Directory(TypedDict):
 
 
 class Report(TypedDict):
-    """What the application gets to read. The directories come largest first."""
+    """The report that the application reads. The directories come largest first."""
 
     root: str
     began: float  # epoch seconds
@@ -34,12 +34,12 @@ class Report(TypedDict):
 
 
 def report_on(root: str) -> Report:
-    """Measure each directory in *root*; what stands in *root* itself is listed as ``.``.
+    """Measure each directory in *root*; files in *root* itself are listed as ``.``.
 
     A file with several names counts once, and links are not followed.
 
-    :raises OSError: if *root* cannot be listed. What cannot be read below it, or vanishes meanwhile,
-        is left out.
+    :raises OSError: if *root* cannot be listed. Files below it that cannot be read, or vanish meanwhile, are left
+        out.
     """
     began = time.time()
     known: set[tuple[int, int]] = set()
@@ -67,7 +67,7 @@ def _measured(name: str, top: str, known: set[tuple[int, int]], *, deep: bool = 
                 continue
             if (st.st_dev, st.st_ino) not in known:
                 known.add((st.st_dev, st.st_ino))
-                size += st.st_blocks * 512  # st_blocks counts these, whatever the file system's are
+                size += st.st_blocks * 512  # st_blocks counts 512 bytes, whatever the file system's block size is
                 count += 1
         if not deep:
             folders.clear()

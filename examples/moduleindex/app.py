@@ -7,10 +7,10 @@ once per worker otherwise. The datafile works either way.
 ``MODULEINDEX_DATAFILE``  the SQLite file; default ``moduleindex.db`` in the current directory
 ``MODULEINDEX_EXPIRE``    seconds after which it is stale; default 3600
 ``MODULEINDEX_RECORD``    directory of the record; default ``<datafile>.record``
-``MODULEINDEX_ROOTS``     what is indexed, separated as in ``PATH``; default: all of ``sys.path``
+``MODULEINDEX_ROOTS``     directories to index, separated as in ``PATH``; default: all of ``sys.path``
 ``MODULEINDEX_LINGER``    seconds that each request stays inside its block longer than it must, as a
                           slow query would; default 0
-``MODULEINDEX_WARM``      1: make a request of one's own at import already; under ``--preload`` the
+``MODULEINDEX_WARM``      1: make a request at import already; under ``--preload`` the
                           datafile then is there before the workers are
 ========================  =========================================================================
 """
@@ -35,7 +35,7 @@ from moduleindex.record import Record, latest
 
 @dataclass
 class Request:
-    """What the creator has to know of the request that it is called for: the record wants it."""
+    """What the creator records of the request that it is called for."""
 
     name: str
     version: int = 0  # of the datafile that it created; 0: it was not elected
@@ -81,7 +81,7 @@ class ModuleIndex:
         return [body]
 
     def answer(self, name: str, words: str) -> tuple[int, str]:
-        """One search, from the request to the status and page of its answer."""
+        """Do one search, and return the status and the page of its answer."""
         tell = self.record.write
         request = Request(name)
         _request.set(request)
@@ -122,31 +122,31 @@ class ModuleIndex:
         return status, page
 
     def look(self, path: str, words: str) -> tuple[index.Edition, list[index.Module], index.Edition]:
-        """Search the datafile, and tell which edition is at *path* at the beginning and at the end."""
+        """Search the datafile, and return which edition is at *path* at the beginning and at the end."""
         with index.reading(path) as connection:
             edition = index.edition(connection)
             modules = index.search(connection, words)
         time.sleep(self.linger)
-        # Nothing is swapped in as long as we are inside: opened again, it must be the same.
+        # No swap happens while this request is inside: opened again, it must be the same.
         with index.reading(path) as connection:
             return edition, modules, index.edition(connection)
 
     def create(self, target: str) -> None:
-        """The creator: build the next version at *target*, where nothing is yet."""
+        """Build the next version at *target*, where no file is yet, as the creator."""
         request = _request.get()
         request.version = self.version() + 1
         self.record.write("creation-begin", request.name, version=request.version)
         index.build(target, self.roots, request.version)
 
     def examine(self, target: str) -> None:
-        """Refuse what was built, if it is not whole. Otherwise it is swapped in next."""
+        """Refuse a new version that is not whole. Otherwise it is swapped in next."""
         if fault := index.fault(target):
             raise index.TornDatafile(fault)
         request = _request.get()
         self.record.write("built", request.name, version=request.version)
 
     def version(self) -> int:
-        """The version in place; 0 when there is none, or none that can be read."""
+        """Return the version in place; 0 when there is none, or none that can be read."""
         try:
             with index.reading(self.path) as connection:
                 return index.edition(connection).version

@@ -1,7 +1,7 @@
-"""Concurrent clients: each asks, waits for the answer, asks again, until all are sent home.
+"""Concurrent clients: each sends a request, waits for the answer, and repeats, until the block ends.
 
-Every request has a connection and a name of its own, by which the application's record and the
-client's view of it are brought together. Nothing is tried twice: what failed is on the list.
+Every request has a connection and a name of its own, by which the application's record and the client's view of it
+are brought together. Nothing is tried twice: failed requests are on the list.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Answer:
 
 
 def ask(port: int, target: str, request: str, timeout: float = 60) -> tuple[int, str]:
-    """One request; the answer's status and its text."""
+    """Send one request, and return the answer's status and its text."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request("GET", target, headers={"X-Request-Id": request, "Connection": "close"})
@@ -40,7 +40,7 @@ def ask(port: int, target: str, request: str, timeout: float = 60) -> tuple[int,
 
 
 class Crowd:
-    """*clients* threads that ask until the ``with`` block ends, at most *requests* times each."""
+    """Run *clients* threads that send requests until the ``with`` block ends, at most *requests* each."""
 
     def __init__(self, port: int, clients: int = 8, requests: int = 10_000) -> None:
         self.answers: list[Answer] = []
@@ -66,7 +66,7 @@ class Crowd:
                     failure = page
             except (OSError, http.client.HTTPException) as error:
                 failure = f"{type(error).__name__}: {error}"
-                # A server that is down refuses at once: ask a hundred times a second, not more.
+                # A server that is down refuses at once: try a hundred times a second, not more.
                 self._home.wait(0.01)
             answer = Answer(request, sent, time.monotonic_ns(), status, failure)
             self.answers.append(answer)

@@ -1,7 +1,7 @@
-"""Start gunicorn, send a crowd of clients at it over several expiries, tell what happened, end.
+"""Start gunicorn, send it a crowd of clients over several expiries, print what happened, end.
 
-Run it with ``python demo.py`` where ``dogpile_fs`` and ``gunicorn`` are installed. The exit status
-is 0 when the verdict is good. It takes about a quarter of a minute and leaves nothing behind.
+Run it with ``python demo.py`` where ``dogpile_fs`` and ``gunicorn`` are installed. The exit status is 0 when the
+verdict is good. It takes about a quarter of a minute and leaves no files behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 
-# Run as a script, this file's own directory is on the path; the package is the directory itself.
+# Run as a script, this file's own directory is on the path, but the package is that directory itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from moduleindex import index
@@ -27,7 +27,7 @@ from moduleindex.verdict import Story, client_faults, faults
 
 WORKERS = 4
 CLIENTS = 8
-BUILD = 0.7  # seconds for a creation, if nobody disturbs it
+BUILD = 0.7  # seconds for a creation, if it is not disturbed
 EXPIRE = 2.0  # seconds
 EXPIRIES = 4  # to be seen, unless the machine is so busy that
 ENOUGH = 14.0  # seconds are over, if there were
@@ -36,7 +36,7 @@ GIVE_UP = 20.0  # seconds
 
 
 def packages_for(seconds: float) -> list[str]:
-    """So many packages of the standard library as this machine parses in *seconds* just now."""
+    """Return so many packages of the standard library as this machine parses in *seconds* just now."""
     library = Path(sysconfig.get_path("stdlib"))
     chosen: list[str] = []
     started = time.monotonic()
@@ -50,7 +50,7 @@ def packages_for(seconds: float) -> list[str]:
 
 
 def far_enough(started: float) -> Callable[[History], bool]:
-    """Whether the crowd has seen enough expiries to be sent home."""
+    """Return whether the crowd has seen enough expiries."""
 
     def condition(history: History) -> bool:
         expiries = len(history.of("creation-end")) - 1
@@ -61,7 +61,7 @@ def far_enough(started: float) -> Callable[[History], bool]:
 
 
 def creations_table(story: Story) -> Iterable[str]:
-    """One line per creation: who, when, how long, and what the others did meanwhile."""
+    """Return one line per creation: its process, its times, and what the others did meanwhile."""
     zero = min(r["request"].monotonic for r in story.requests.values() if "request" in r)
     for number, creation in enumerate(story.finished):
         assert creation.built is not None
@@ -81,7 +81,7 @@ def creations_table(story: Story) -> Iterable[str]:
 
 
 def workers_table(story: Story) -> Iterable[str]:
-    """One line per worker: what it answered, created and waited, after the first creation."""
+    """Return one line per worker: its answers, creations and waits, after the first creation."""
     yield "  worker    requests  elected    fresh    stale  longest wait in acquire"
     first = story.finished[0].done or 0
     for pid in sorted({next(iter(request.values())).pid for request in story.requests.values()}):
@@ -96,7 +96,7 @@ def workers_table(story: Story) -> Iterable[str]:
 
 
 def main() -> int:
-    """Run the demonstration; 0 when all went as promised."""
+    """Run the demonstration; return 0 when all promises were kept."""
     started = time.monotonic()
     roots = packages_for(BUILD)
     print(f"Real gunicorn, {WORKERS} sync workers, {CLIENTS} clients; stale after {EXPIRE:g} s.")

@@ -1,8 +1,8 @@
 """The datafile: an SQLite index of Python modules, built by parsing their files.
 
-``build`` makes one where nothing is yet. ``edition`` is the cheap look that each request takes,
-``fault`` the thorough one. What is indexed are ``.py`` files below the roots: extension modules and
-modules inside archives have no source to parse and are left out.
+``build`` makes one where no file is yet. ``edition`` is the cheap check that each request makes, ``fault`` the
+thorough one. ``.py`` files below the roots are indexed: extension modules and modules inside archives have no
+source to parse and are left out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Module(NamedTuple):
 
 
 class Edition(NamedTuple):
-    """What a datafile says of itself, written in the transaction that wrote its rows."""
+    """A datafile's statement of its version and rows, written in the transaction that wrote the rows."""
 
     version: int
     rows: int
@@ -46,7 +46,7 @@ class TornDatafile(Exception):
 
 
 def installed_roots() -> list[str]:
-    """Where this interpreter looks for modules: every directory of ``sys.path``."""
+    """Return where this interpreter looks for modules: every directory of ``sys.path``."""
     return [entry for entry in dict.fromkeys(map(os.path.abspath, sys.path)) if os.path.isdir(entry)]
 
 
@@ -58,7 +58,7 @@ def modules(roots: Sequence[str]) -> Iterator[Module]:
         while (base / "__init__.py").exists():
             base = base.parent
         for folder, subfolders, files in os.walk(top):
-            # site-packages lies below the standard library: as a root of its own it has its turn.
+            # site-packages lies below the standard library: it is parsed as a root of its own.
             subfolders[:] = sorted(
                 name
                 for name in subfolders
@@ -98,9 +98,9 @@ def _checksum(rows: Iterable[Sequence[str]]) -> str:
 
 
 def build(datafile: str | Path, roots: Sequence[str], version: int) -> None:
-    """Write a new *datafile*, where nothing is yet, that calls itself *version*."""
+    """Write a new *datafile* with the number *version*, where no file is yet."""
     with closing(sqlite3.connect(datafile)) as connection, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other people's invalid escapes are none of our log's
+        warnings.simplefilter("ignore")  # invalid escapes in other people's modules do not belong in our log
         connection.executescript(_SCHEMA)
         with connection:
             connection.executemany("INSERT INTO module VALUES (?, ?, ?)", modules(roots))
@@ -110,12 +110,12 @@ def build(datafile: str | Path, roots: Sequence[str], version: int) -> None:
 
 
 def reading(datafile: str | Path) -> closing[sqlite3.Connection]:
-    """A fresh read-only connection for one ``with`` block."""
+    """Open a fresh read-only connection for one ``with`` block."""
     return closing(sqlite3.connect(f"{Path(datafile).resolve().as_uri()}?mode=ro", uri=True))
 
 
 def edition(connection: sqlite3.Connection) -> Edition:
-    """Which edition this is, after a check that it has the rows that it says it has."""
+    """Return the edition, after a check that it has the rows that it says it has."""
     row = connection.execute("SELECT version, rows, checksum FROM edition").fetchone()
     if row is None:
         raise TornDatafile("it was never finished: it has no edition")
@@ -127,7 +127,7 @@ def edition(connection: sqlite3.Connection) -> Edition:
 
 
 def search(connection: sqlite3.Connection, words: str, limit: int = 50) -> list[Module]:
-    """The first *limit* modules whose name or docstring line contains every one of *words*."""
+    """Return the first *limit* modules whose name or docstring line contains every one of *words*."""
     wanted = words.split()
     where = " AND ".join("instr(lower(name || ' ' || line), ?) > 0" for _ in wanted) or "1"
     rows = connection.execute(
@@ -138,17 +138,17 @@ def search(connection: sqlite3.Connection, words: str, limit: int = 50) -> list[
 
 
 def fault(datafile: str | Path) -> str:
-    """What is wrong with *datafile*, read from end to end; empty when it is whole and has modules."""
+    """Return the fault of *datafile*, read from end to end; empty when it is whole and has modules."""
     try:
         with reading(datafile) as connection:
             (said,) = connection.execute("PRAGMA integrity_check").fetchone()
             if said != "ok":
                 return f"integrity_check says {said}"
-            _, count, told = edition(connection)
+            _, count, expected = edition(connection)
             if not count:
                 return "it has no modules"
             rows = connection.execute("SELECT name, file, line FROM module ORDER BY rowid")
             found = _checksum(rows)
-            return "" if found == told else f"the rows' checksum is {found} instead of {told}"
+            return "" if found == expected else f"the rows' checksum is {found} instead of {expected}"
     except (sqlite3.Error, TornDatafile) as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""What the application's two pages look like. Pure: facts in, HTML out."""
+"""The application's two pages. Pure: facts in, HTML out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def search_page(words: str, found: Sequence[Module], edition: Edition, entered: Event) -> str:
-    """The modules *found*, and below them who answered from what."""
+    """Return a page of the modules *found*, with the worker that answered and the version that it used."""
     origin = (
         f"<p>Answered by worker {entered.pid} from version {edition.version} of the datafile "
         f"({edition.rows} modules): {entered.age:.1f} s old, {escape(entered.state)}, "
@@ -39,7 +39,7 @@ def search_page(words: str, found: Sequence[Module], edition: Edition, entered: 
 
 
 def requests_page(answers: Sequence[Event]) -> str:
-    """The last requests, newest first."""
+    """Return a page of the last requests, newest first."""
     rows = [
         (
             time.strftime("%H:%M:%S", time.localtime(event.time)),

@@ -70,8 +70,8 @@ class Record:
             time=time.time(),
             **facts,
         )
-        told = {name: value for name, value in asdict(event).items() if value != _DEFAULTS[name]}
-        os.write(self._opened(event.pid), json.dumps(told).encode() + b"\n")
+        written = {name: value for name, value in asdict(event).items() if value != _DEFAULTS[name]}
+        os.write(self._opened(event.pid), json.dumps(written).encode() + b"\n")
         return event
 
     def _opened(self, pid: int) -> int:
@@ -95,7 +95,7 @@ class History:
         self._kinds: dict[Kind, list[Event]] = defaultdict(list)
 
     def update(self) -> None:
-        """Read what was written since; a line that is not whole yet waits for the next time."""
+        """Read the events written since; a line that is not whole yet waits for the next time."""
         for path in sorted(self._directory.glob("*.jsonl")):
             with path.open("rb") as file:
                 file.seek(self._offsets[path])

@@ -72,7 +72,7 @@ class Gunicorn:
 
 @dataclass(frozen=True)
 class Kill:
-    """A worker that was killed: not before *asked*, and *gone* it was at the latest (monotonic)."""
+    """A worker that was killed: not before *asked*, and *gone* at the latest at that moment (monotonic)."""
 
     pid: int
     asked: int
@@ -80,7 +80,7 @@ class Kill:
 
 
 def kill(pid: int, seconds: float = 30) -> Kill:
-    """SIGKILL *pid*, somebody else's child, and wait until its parent has reaped it."""
+    """SIGKILL *pid*, another process's child, and wait until its parent has reaped it."""
     asked = time.monotonic_ns()
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + seconds

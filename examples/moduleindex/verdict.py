@@ -1,14 +1,13 @@
-"""The verdict over a record: was there one creation per expiry, and did nobody fail, wait or tear?
+"""The verdict over a record: one creation per expiry, and no request failed, waited or read a torn index.
 
 Pure: events in, faults out. Each rule is a function that yields a sentence per fault. None has a
-tolerance in milliseconds: the events of the record are written *inside* what they tell of (the
-block, the creator), so two intervals that overlap on record did overlap, on however slow a machine.
-Where the record leaves a doubt (a killed process tells no end), the doubt is the accused's.
+tolerance in milliseconds: the events of the record are written *inside* the block or the creator that
+they describe, so two intervals that overlap on record did overlap, on however slow a machine.
+Where the record leaves a doubt (a killed process records no end), no fault is found.
 
-The swap itself is the library's and on nobody's record. It came after its version was "built", and
-before anybody read that version. That no reader was inside meanwhile is proved by the readers: each
-opens the datafile by its name twice, first and last in its block, and finds one version; as every
-swap brings a higher one, there was none in between.
+The library swaps, and does not record it. The swap came after its version was "built", and before a request read
+that version. The readers prove that no reader was inside meanwhile: each opens the datafile by its name twice,
+first and last in its block, and finds one version; as every swap brings a higher one, there was none in between.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Request = Mapping[Kind, Event]
 
 @dataclass(frozen=True)
 class Creation:
-    """One run of the creator: what is known of it, in monotonic nanoseconds."""
+    """One run of the creator: the facts about it, in monotonic nanoseconds."""
 
     version: int
     pid: int
@@ -36,7 +35,7 @@ class Creation:
     built: Event | None
     done: int | None  # since when its version was in place for certain
     finished: bool  # its request got inside, so the stamp had been written
-    over: int  # nobody's creator may have run before this; a killed one ended when it was killed
+    over: int  # no other creator may have run before this; a killed one ended when it was killed
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Story:
 
     @classmethod
     def of(cls, events: Iterable[Event], kills: Iterable[Kill] = ()) -> Story:
-        """Bring *events* into order; *kills* are those that the test is to blame for."""
+        """Bring *events* into order; *kills* are those that the test has made."""
         requests: dict[str, dict[Kind, Event]] = defaultdict(dict)
         repeated = []
         for event in sorted(events, key=lambda event: event.monotonic):
@@ -59,12 +58,12 @@ class Story:
         return cls(requests, repeated, {kill.pid: kill for kill in kills})
 
     def died(self, pid: int) -> int:
-        """When *pid* was still alive for certain, if it was killed; else never."""
+        """Return until when *pid* was certainly alive, if it was killed; else never."""
         return self.kills[pid].asked if pid in self.kills else _NEVER
 
     @cached_property
     def creations(self) -> list[Creation]:
-        """All runs of the creator, killed ones among them, in the order of their begin."""
+        """Return all runs of the creator, killed ones among them, in the order of their begin."""
         found = []
         for request in self.requests.values():
             if begin := request.get("creation-begin"):
@@ -87,17 +86,17 @@ class Story:
 
     @cached_property
     def readings(self) -> list[tuple[int, int]]:
-        """When somebody had read which version."""
+        """Return when a request had read which version."""
         leaves = [request["leave"] for request in self.requests.values() if "leave" in request]
         return [(leave.monotonic, leave.version) for leave in leaves]
 
     @cached_property
     def finished(self) -> list[Creation]:
-        """The creations that nobody killed."""
+        """Return the creations that were not killed."""
         return [creation for creation in self.creations if creation.finished]
 
     def in_place(self, since: int, until: int) -> set[int]:
-        """Which versions may have been in place at some time between *since* and *until*."""
+        """Return the versions that may have been in place at some time between *since* and *until*."""
         known = [c.version for c in self.creations if c.done is not None and c.done <= since]
         latest = max(known, default=0)
         possible = {c.version for c in self.creations if c.built and c.built.monotonic < until}
@@ -119,7 +118,7 @@ class Story:
 
     @cached_property
     def passes_beside_a_creation(self) -> int:
-        """How many requests came in the first half of a build, and so could have been made wait."""
+        """Return how many requests came in the first half of a build, and so could have been made wait."""
         return sum(1 for _ in _beside(self))
 
 
@@ -142,7 +141,7 @@ def one_creation_per_expiry(story: Story, expire: float) -> Iterator[str]:
     for creation in story.creations:
         name = f"creation of version {creation.version} by {creation.pid}"
         if not creation.finished and creation.pid not in story.kills:
-            yield f"{name} did not finish, and nobody killed it"
+            yield f"{name} did not finish, and was not killed"
         if previous and creation.begin.monotonic < previous.over:
             yield f"{name} began while {previous.pid} was creating version {previous.version}"
         if fresh_since is not None and creation.begin.time - fresh_since < expire:
@@ -171,12 +170,12 @@ def no_failed_request(story: Story, expire: float) -> Iterator[str]:
 
 
 def nobody_waited(story: Story, expire: float) -> Iterator[str]:
-    """After the first creation, no request waited for somebody else's creator.
+    """After the first creation, no request waited for the creator of another request.
 
-    To have waited is to have asked in the first half of a build and to be let in only after its
-    end. On a loaded machine a process that is ready may get no processor for a while, but hardly
-    for half a build that itself needed the processor. The time from the end of the build to the end
-    of the swap does not count: there readers may be held for the swap's sake.
+    A request has waited if it came in the first half of a build and was let in only after its end. On a loaded
+    machine a process that is ready may get no processor for a while, but hardly for half a build that itself
+    needed the processor. The time from the end of the build to the end of the swap does not count: there readers
+    may be held for the swap.
     """
     for name, acquire, enter, creation in _beside(story):
         if creation.built and enter > creation.built.monotonic:
@@ -187,7 +186,7 @@ def nobody_waited(story: Story, expire: float) -> Iterator[str]:
 
 
 def _beside(story: Story) -> Iterator[tuple[str, int, int, Creation]]:
-    """The requests that asked in the first half of another's build, when they got in, and which."""
+    """Return the requests that came in the first half of another's build, when they got in, and which."""
     for creation in story.finished[1:]:
         if creation.built is None:
             continue
@@ -202,8 +201,8 @@ def _beside(story: Story) -> Iterator[tuple[str, int, int, Creation]]:
 def nobody_inside_during_a_swap(story: Story, expire: float) -> Iterator[str]:
     """No request was inside its block while a version was swapped in.
 
-    A request that found two versions in its block tells so itself. Of one that was killed inside it
-    is certain only if it came before the version was built and lived until somebody had read it.
+    A request that found two versions in its block records so itself. For one that was killed inside it, it is
+    certain only if it came before the version was built and lived until another request had read it.
     """
     for name, request in story.requests.items():
         if "enter" not in request:
@@ -247,17 +246,17 @@ RULES: Sequence[Rule] = (
 
 
 def faults(story: Story, expire: float) -> list[str]:
-    """All that is wrong by the record, one sentence each; empty when every rule was kept."""
+    """Return all faults by the record, one sentence each; empty when every rule was kept."""
     return [fault for rule in RULES for fault in rule(story, expire)]
 
 
 def client_faults(story: Story, answers: Iterable[Answer]) -> Iterator[str]:
-    """What went wrong on the clients' side that the kills do not explain.
+    """Return the failures on the clients' side that the kills do not explain.
 
-    A killed worker takes with it the requests that it had accepted. A client's failure is laid to a
-    kill only when the request was on its way before that worker was gone, failed after the kill,
-    and is on nobody's record but the killed worker's, or (accepted, but not yet read) on none at
-    all. All others count, and nothing is tried again.
+    A killed worker takes with it the requests that it had accepted. A client's failure is due to a kill only when
+    the request was on its way before that worker was gone, failed after the kill, and is on the record of no
+    process but the killed worker, or (accepted, but not yet read) on none at all. All others count, and nothing is
+    tried again.
     """
     for answer in answers:
         request = story.requests.get(answer.request, {})

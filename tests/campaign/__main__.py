@@ -3,7 +3,8 @@
     python -m tests.campaign --minutes 60 --seed 1
 
 Each part can be run by itself, as ``python -m tests.campaign.PART --seconds S --seed N``, and ends with a line
-``RESULT {...}``. What this machine cannot run (for lack of a compiler, of spin, of root) is skipped, and told.
+``RESULT {...}``. A part that this machine cannot run (for lack of a compiler, of spin, of root) is skipped, with
+the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ __all__ = ["main"]
 
 #: By part: its share of the time. The rounds with all nemeses mixed come first, and last longest.
 _SHARES = {
-    "histories": 0.58,
+    "histories": 0.45,
+    "hand_overs": 0.08,
+    "stress": 0.05,
     "mutations": 0.12,
     "failing_calls": 0.08,
     "power": 0.08,
@@ -29,7 +32,7 @@ _SHARES = {
     "fuzz": 0.05,
     "model_search": 0.05,
 }
-#: Seconds below which a part is not worth its while: the tests have its small searches.
+#: Seconds below which a part is skipped: the tests have its small searches.
 _LEAST = {"model_search": 30.0}
 _SKIPPED = 2
 

@@ -1,9 +1,8 @@
-"""What the histories of a round tell together: who created what when, who was stopped or killed, and what a
-foreign hand did meanwhile.
+"""The histories of a round, taken together: creations, invalidations, stops, deaths, and harm by another program.
 
-Told are certain moments only. Between ``creating`` and ``created`` a creator certainly runs; when an operation has
-ended, its effect certainly is there. Of one that has begun and not ended, nobody knows when it took effect, or
-whether.
+Only certain moments count. Between ``creating`` and ``created`` a creator certainly runs; when an operation has
+ended, its effect is certainly there. An operation that has begun and not ended may have had its effect at any
+moment since, or none.
 """
 
 from __future__ import annotations
@@ -16,7 +15,13 @@ from itertools import accumulate
 
 from .history import Event, Operation
 
-__all__ = ["Creation", "History"]
+__all__ = ["LOOKED_AT", "MTIME_TICK", "Creation", "History"]
+
+#: Seconds by which an mtime may be earlier than a reading of the clock before it: it is that of the kernel's last
+#: tick.
+MTIME_TICK = 0.02
+#: Seconds for which a process may trust its last look at an input.
+LOOKED_AT = 0.010
 
 _IN_CREATOR = ("creating", "hanging", "raising", "exiting", "asking", "writing", "swapped", "written", "created")
 _INVALIDATIONS = ("soft", "hard", "miss")
@@ -24,7 +29,7 @@ _INVALIDATIONS = ("soft", "hard", "miss")
 
 @dataclass(slots=True)
 class Creation:
-    """One run of a creator, for the operation *caller*; *maker*: where its own events are."""
+    """One run of a creator, for the operation *caller*; *maker* is the operation that has its events."""
 
     caller: Operation
     maker: Operation
@@ -37,22 +42,33 @@ class Creation:
     sure_at: float | None
     #: When its version certainly was in place.
     visible_at: float | None
-    #: When it certainly was over, by the monotonic and by the wall clock.
+    #: When it was certainly over, by the monotonic and by the wall clock.
     over_at: float
     over_wall: float
 
 
 @dataclass(slots=True)
 class History:
-    """What happened in one round."""
+    """All events of one round."""
 
     operations: list[Operation]
     expiretime: float
     synced: bool = False
     #: Whether a clock was set.
     clocks: bool = False
-    #: Of files: whether what was opened is what is read, whenever that is.
+    #: For files: whether a reader reads the version that it opened, however late. A directory is opened anew each
+    #: time.
     opens: bool = True
+    #: Seconds in which no caller tries again after a first failure, but for the jitter.
+    backoff: float = 0.0
+    #: Seconds past expiry for which readers get a version.
+    max_stale: float = math.inf
+    #: Whether a reader gets the old version where its own creation fails.
+    tolerant: bool = False
+    #: How many keys the pattern has of which this is one; 0: it is no key.
+    keys: int = 0
+    #: How many failures the status tells after the round.
+    failures_at_last: int | None = None
     creations: list[Creation] = field(default_factory=list)
     _by_version: dict[int, Creation] = field(default_factory=dict)
     _by_caller: dict[int, Creation] = field(default_factory=dict)
@@ -60,9 +76,12 @@ class History:
     _newest: list[Creation] = field(default_factory=list)
     _deaths: dict[str, Event] = field(default_factory=dict)
     _stops: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    #: What another program harmed: looked for at each read, of which there are thousands.
+    _harm: list[Operation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._note_what_the_nemeses_did()
+        self._harm = list(self.of("tamper"))
         commands: dict[tuple[str, int], Operation] = {}
         for operation in self.operations:
             creating = operation.event("creating")
@@ -97,19 +116,25 @@ class History:
             self._stops.setdefault(process, []).append((since, math.inf))
 
     def _creation(self, caller: Operation, maker: Operation, creating: Event) -> Creation:
-        # The last one: a creation that another crossed is repeated.
+        # The last one: a creation is repeated if another ran at the same time.
         creating = [event for event in maker.events if event.what == "creating"][-1]
         created = next(
             (event for event in maker.events if event.what == "created" and event.at > creating.at), None
         )
+        if created is not None and self._got_the_old_version(caller, creating):
+            created = None
         swapped = maker.event("swapped")
         # A command outlives the process that started it.
-        over = caller.ended or (self._deaths.get(caller.process) if maker is caller else None)
+        told = maker.event("stamped") or maker.event("counted-as-failure")
+        if told is not None and told.at < creating.at:
+            told = None
+        over = caller.ended or told or (self._deaths.get(caller.process) if maker is caller else None)
         sure = None
         if created is not None:
             after = [
                 caller.event("entered"),
                 caller.event("refreshed"),
+                told if told is not None and told.what == "stamped" else None,
                 caller.ended if caller.went_well else None,
             ]
             exited = caller.event("exited")
@@ -129,37 +154,86 @@ class History:
             math.inf if over is None else over.wall,
         )
 
+    def _got_the_old_version(self, caller: Operation, creating: Event) -> bool:
+        """Return whether the creator has returned, and then its version could not be put in place."""
+        may_fail = (
+            caller.began.more.get("timeout") is not None  # the swap waits for readers
+            or bool(caller.began.more.get("starved"))
+            or self.tampered("directory", creating.at, self.end_of(caller))
+        )
+        read = [event.more["version"] for event in caller.events if event.what in ("read", "loaded")]
+        return self.tolerant and may_fail and bool(read) and max(read) < creating.more["version"]
+
     def end_of(self, operation: Operation) -> float:
-        """When it certainly was over."""
+        """Return when it was certainly over."""
         ended = operation.ended or self._deaths.get(operation.process)
         return math.inf if ended is None else ended.at
+
+    def left_at(self, operation: Operation) -> float:
+        """Return when its caller had certainly left; what it has begun may go on."""
+        return self.end_of(operation) if operation.cancelled is None else operation.cancelled.at
 
     def of(self, *dos: str) -> Iterator[Operation]:
         return (operation for operation in self.operations if operation.do in dos)
 
     def tampered(self, file: str, since: float, until: float) -> bool:
-        """Whether a foreign hand may have done something to *file* (or its directory) in that time."""
+        """Return whether another program may have harmed *file* (or its directory) in that time."""
         return self.tamperings(file, since, until) > 0
 
-    def tamperings(self, file: str, since: float, until: float) -> int:
-        """How often."""
+    def tamperings(self, file: str, since: float, until: float, how: str = "") -> int:
+        """Return how often, or how often *how*."""
         return sum(
             operation.began.more["file"] in (file, "directory")
+            and (not how or operation.began.more["how"] == how)
             and operation.began.at <= until
             and self.end_of(operation) >= since
-            for operation in self.of("tamper")
+            for operation in self._harm
         )
 
     def invalidated(self, since: float, until: float, *dos: str) -> bool:
-        """Whether somebody may have invalidated in that time, or a foreign hand have had the same effect."""
+        """Return whether an invalidation, or harm with the same effect, may have happened in that time."""
         return self.tampered("sidecar", since, until) or any(
             operation.began.at <= until and self.end_of(operation) >= since
             for operation in self.of(*(dos or _INVALIDATIONS))
         )
 
+    def may_be_pruned(self, creation: Creation | None, since: float, until: float) -> bool:
+        """Return whether a ``prune`` may have removed the version of *creation*, or any, in that time."""
+        return any(
+            prune.began.at <= until and self.end_of(prune) >= since and self._may_remove(prune, creation)
+            for prune in self.of("prune")
+        )
+
+    def _may_remove(self, prune: Operation, creation: Creation | None) -> bool:
+        pruned, pruning, ended = prune.event("pruned"), prune.event("pruning"), prune.ended
+        if pruning is None or (pruned is not None and pruned.more["gone"] == 0):
+            return False
+        older_than = pruning.more.get("older_than")
+        if older_than is None or creation is None or self.clocks or ended is None:
+            return True
+        # Of one that is not stamped, the file's mtime counts.
+        created = creation.began.wall - MTIME_TICK if creation.sure_at is None else creation.last.wall
+        return bool(created + older_than < ended.wall)
+
     def stopped_for(self, process: str, since: float, until: float) -> float:
-        """How long *process* was stopped in that time."""
+        """Return for how many seconds *process* was stopped in that time."""
         return sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in self._stops.get(process, ()))
+
+    def inputs_in(self, since: float, until: float) -> set[str]:
+        """Return the states of the input that there may have been in that time, those in the middle of a change
+        included.
+        """
+        states, state, came = set(), "first", -math.inf
+        for change in self.of("input"):
+            began, ended = change.began.at, self.end_of(change)
+            if came <= until and ended >= since:
+                states.add(state)
+            if began <= until and ended >= since:
+                states.add(f"change {change.op}")
+            state, came = change.began.more["state"], began
+        if came <= until:
+            states.add(state)
+        return states
 
     def created_by(self, operation: Operation) -> Creation | None:
         return self._by_caller.get(id(operation))
@@ -168,7 +242,7 @@ class History:
         return self._by_version.get(version)
 
     def crossed_since(self, creation: Creation) -> float:
-        """Since when it, or one that ran at the same time by a foreign hand's doing, was asked for."""
+        """Return when it was requested, or, if earlier, another creation that ran at the same time."""
         return min(
             other.caller.began.at
             for other in self.creations
@@ -176,12 +250,35 @@ class History:
         )
 
     def newest_before(self, at: float) -> Creation | None:
-        """The newest creation of those that certainly were in place."""
+        """Return the newest of the creations that were certainly in place."""
         number = bisect_left(self._visible_at, at)
         return self._newest[number - 1] if number else None
 
+    def failed_creations(self) -> Iterator[Creation]:
+        """Yield the creations that certainly were counted as failures, by their callers or the next ones."""
+        for creation in self.creations:
+            if creation.caller is not creation.maker:
+                continue  # a command may have been ended, which counts as nothing
+            raised, died = creation.maker.event("raising"), self._deaths.get(creation.caller.process)
+            if raised is not None and not creation.returned:
+                if creation.caller.ended is not None or creation.caller.event("counted-as-failure") is not None:
+                    yield creation
+            elif creation.caller.cancelled is not None:
+                continue  # how it ended is not known
+            elif not creation.returned and creation.caller.ended is None and died is not None:
+                yield creation
+
+    def may_be_too_old(self, creation: Creation, wall: float, at: float) -> bool:
+        """Return whether readers may not get its version any more at a moment."""
+        return (
+            self.clocks
+            or creation.began.wall + self.expiretime + self.max_stale <= wall
+            or (self.max_stale < math.inf and self.invalidated(creation.caller.began.at, at))
+            or (self.max_stale < math.inf and len(self.inputs_in(creation.caller.began.at - LOOKED_AT, at)) > 1)
+        )
+
     def between(self, events: Iterable[Event]) -> list[Event]:
-        """All that happened from the first to the last of *events* in the operations that they belong to."""
+        """Return all events from the first to the last of *events* in the operations that they belong to."""
         concerned = {(event.process, event.op) for event in events}
         first, last = min(event.at for event in events), max(event.at for event in events)
         return sorted(

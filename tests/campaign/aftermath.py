@@ -1,4 +1,4 @@
-"""What is found when the power is back: the files, what the sidecar says of them, and whether all works on."""
+"""The state after a power cut: the files, the sidecar's statements about them, and whether everything works on."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ __all__ = ["Finding", "look_around"]
 _FOR_EVER = 1e6
 _NEXT = 10**9
 _PATIENCE = 20.0
-#: How far a file's mtime may lie before what time.time() gives: the kernel stamps by its tick.
+#: Seconds by which an mtime may differ from ``time.time()``: the kernel stamps by its tick, which is 10 ms at
+#: most.
 _TICK = 0.011
 _SECTOR = 512
 
 
 @dataclass
 class Finding:
-    """*outcomes*: of each thing, what was there: ``last`` (the last generation whose call had returned), ``newer``
-    (one that was on its way), ``older``, ``none yet``, ``missing``; of a file also ``empty``, ``cut short``,
-    ``zeros`` (it ends with them) or ``torn``, which of a directory means any of these. *state*: what the status
-    says of the datafile; *by*: what tells that, ``stamp`` or ``mtime``. *forgotten*: it was invalidated, and is
-    fresh. *served*: it is not whole, and is called fresh."""
+    """*outcomes*: the state of each file or directory: ``last`` (the last generation whose call had returned),
+    ``newer`` (one whose call had begun), ``older``, ``none yet``, ``missing``; of a file also ``empty``, ``cut
+    short``, ``zeros`` (it ends with them) or ``torn``, which of a directory means any of these. *state*: the
+    datafile's, by its status; *by*: ``stamp`` or ``mtime``, on which that is based. *forgotten*: it was
+    invalidated, and is fresh. *served*: it is not whole, and is fresh.
+    """
 
     outcomes: dict[str, str] = field(default_factory=dict)
     state: str = ""
@@ -42,7 +44,7 @@ class Finding:
 
 
 def look_around(place: Path, then: Moment, *, durable: bool) -> Finding:
-    """All there is to say about *place*, where the power failed at a moment at which *then* was known."""
+    """Return all findings about *place*, after a cut at a moment at which *then* was known."""
     finding = Finding()
     found = {what: _file(place / what) for what in (REPORT, SETTINGS)}
     found |= {what: _directory(place / what) for what in (INDEX, PLAIN)}
@@ -53,9 +55,9 @@ def look_around(place: Path, then: Moment, *, durable: bool) -> Finding:
                 f"{what} is {outcome}: {there}; {then.returned[what]} had returned, {then.begun[what]} begun"
             )
     if durable:
-        for name in sorted(os.listdir(place)):
-            if name.startswith(".dogpile-kept-") and isinstance(kept := _file(place / name), str):
-                finding.violations.append(f"the kept version {name} is {kept}")
+        for path in sorted(place.glob(".dogpile/.dogpile-kept-*")):
+            if isinstance(kept := _file(path), str):
+                finding.violations.append(f"the kept version {path.name} is {kept}")
     try:
         finding.violations.extend(_faults_of_status(finding, place, found[REPORT], then))
         if durable and finding.forgotten:
@@ -67,12 +69,12 @@ def look_around(place: Path, then: Moment, *, durable: bool) -> Finding:
 
 
 def _faults_of_status(finding: Finding, place: Path, there: int | str, then: Moment) -> Iterator[str]:
-    """What is not true in what the status tells of the datafile; completes *finding*."""
+    """Yield the errors in the datafile's status, and complete *finding*."""
     status = Datafile(place / REPORT, _FOR_EVER).status()
     finding.state = status.state
-    finding.by = "nothing" if status.about is None else "stamp" if status.about[3] >= 0 else "mtime"
+    finding.by = "nothing" if status.resource is None else "mtime" if status.host is None else "stamp"
     if there == "missing":
-        if status.state != "nothing":
+        if status.state != "missing":
             yield f"nothing is there, and it is called {status.state}"
         return
     if not isinstance(there, int):
@@ -88,12 +90,12 @@ def _faults_of_status(finding: Finding, place: Path, there: int | str, then: Mom
     if too_new or too_old:
         yield (
             f"generation {there} was created from {span.begun} to {latest}, and is called {status.state} "
-            f"since {status.createdtime}, by {status.about}; there is {os.stat(place / REPORT)}"
+            f"since {status.createdtime}, by {status.version}; there is {os.stat(place / REPORT)}"
         )
 
 
 def _what_does_not_go_on(place: Path, before: int | str) -> Iterator[str]:
-    """Create, write and roll back, where *before* is what was there."""
+    """Yield the failures of a creation, a write and a rollback; *before* is the generation that was there."""
     path = str(place / REPORT)
     began = time.time()
     report = Datafile(
@@ -134,7 +136,7 @@ def _loaded(file: BinaryIO) -> int | None:
 
 
 def _file(path: Path) -> int | str:
-    """Which generation is at *path*, or what else."""
+    """Return the generation at *path*, or a word for other contents."""
     if not path.exists():
         return "missing"
     data = path.read_bytes()

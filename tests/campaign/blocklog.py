@@ -1,9 +1,9 @@
-"""A disk that remembers every write and every flush, in the order in which it received them.
+"""A disk that logs every write and every flush, in the order in which it received them.
 
-It is a file for a loop device to write to, which we serve ourselves, by the FUSE protocol: what the loop device
-writes comes as a FUSE_WRITE, a flush of the disk's cache as a FUSE_FSYNC, and one process takes one after the
-other. So what the disk has received until any moment is a beginning of the log, and what it must not have lost is
-what came before the last flush in it. The numbers are those of ``linux/fuse.h``, protocol 7.31.
+It is a file for a loop device to write to, which this process serves by the FUSE protocol. A write of the loop
+device comes as a FUSE_WRITE, a flush of the disk's cache as a FUSE_FSYNC, and one process takes one after the
+other. So the disk has received, until any moment, a beginning of the log, and must have kept all writes before the
+last flush in it. The numbers are those of ``linux/fuse.h``, protocol 7.31.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .mounts import mount, unmount
 __all__ = ["Entry", "entries", "recorded"]
 
 _GETATTR, _SETATTR, _OPEN, _READ, _WRITE, _RELEASE, _FSYNC, _FLUSH, _INIT = 3, 4, 14, 15, 16, 18, 20, 25, 26
-#: They want no answer: FORGET, INTERRUPT, BATCH_FORGET.
+#: Requests without an answer: FORGET, INTERRUPT, BATCH_FORGET.
 _UNANSWERED = (2, 36, 42)
 _BIG_WRITES, _MAX_PAGES = 1 << 5, 1 << 22
 _PAGES = 256
@@ -36,11 +36,11 @@ _INIT_OUT = struct.Struct("=IIIIHHIIHH8I")
 _ATTRIBUTES = struct.Struct("=QII6Q10I")
 _READ_OR_WRITE_IN = struct.Struct("=QQIIQII")
 
-#: When it came, where it goes to, how long it is. A flush goes nowhere.
+#: When it came, its offset, its length. A flush has no offset.
 _HEAD = struct.Struct("=dqI")
 _NOWHERE = -1
 
-#: As long as a good disk takes (seconds): meanwhile more is written, that the next flush finds.
+#: Seconds that a flush takes, as on a good disk: meanwhile more writes come, which the next flush finds.
 _FLUSH_TAKES = 0.001
 
 _SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
@@ -48,8 +48,9 @@ _SET_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the disk received *at* a moment of the monotonic clock: *length* bytes for *offset*, that stand at
-    *position* in the log. A flush has neither."""
+    """A write that the disk received *at* a moment of the monotonic clock: *length* bytes for *offset*, which are
+    at *position* in the log. A flush has neither length nor position.
+    """
 
     at: float
     offset: int
@@ -62,7 +63,7 @@ class Entry:
 
 
 def entries(log: Path) -> list[Entry]:
-    """All of *log*."""
+    """Return all entries of *log*."""
     found = []
     position, end = 0, log.stat().st_size
     with open(log, "rb", buffering=0) as file:
@@ -76,7 +77,7 @@ def entries(log: Path) -> list[Entry]:
 
 @contextmanager
 def recorded(image: Path, log: Path, device: Path) -> Iterator[None]:
-    """Let what is written to the file *device* go to *image*, and be remembered in *log*.
+    """Write the data for the file *device* to *image*, and log them in *log*.
 
     :raises CannotMount: if there is no FUSE here.
     """
@@ -88,7 +89,7 @@ def recorded(image: Path, log: Path, device: Path) -> Iterator[None]:
         mount("blocklog", device, "fuse", options)
         server.start(_serve, channel, image, log)
     finally:
-        os.close(channel)  # the server's is the last one: when it dies, who waits for it gets an error
+        os.close(channel)  # the server has the last one: when it dies, processes that wait for it get an error
     try:
         yield
     finally:
@@ -100,8 +101,8 @@ def recorded(image: Path, log: Path, device: Path) -> Iterator[None]:
 
 
 def _serve(channel: int, image: Path, log: Path) -> None:
-    """The server's whole life: until the file is unmounted, or who started it has died."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever is interrupted unmounts first
+    """Serve requests until the file is unmounted, or the process that started this one has died."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted parent unmounts first
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     disk = os.open(image, os.O_RDWR | os.O_CLOEXEC)
     remembered = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -112,7 +113,7 @@ def _serve(channel: int, image: Path, log: Path) -> None:
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return
-            if error.errno in (errno.ENOENT, errno.EINTR):  # whoever asked has been interrupted
+            if error.errno in (errno.ENOENT, errno.EINTR):  # the requester was interrupted
                 continue
             raise
         at = time.monotonic()
@@ -155,5 +156,5 @@ def _attributes(st: os.stat_result) -> bytes:
 def _answer(channel: int, unique: int, answer: bytes | None) -> None:
     code = -errno.ENOSYS if answer is None else 0
     body = answer or b""
-    with suppress(FileNotFoundError):  # whoever asked has been interrupted, and waits no more
+    with suppress(FileNotFoundError):  # the process that made the request has been interrupted, and waits no more
         os.writev(channel, [_OUT.pack(_OUT.size + len(body), code, unique), body])

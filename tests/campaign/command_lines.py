@@ -1,4 +1,4 @@
-"""Command lines that may be right, and words that nobody should type."""
+"""Command lines that may be correct, and wrong words to put into them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["DURATIONS", "NO_DURATIONS", "CommandLines"]
 
 T = TypeVar("T")
 
-_COMMANDS = ["run", "status", "invalidate", "wait", "touch", "rollback", "watch"]
+_COMMANDS = ["run", "status", "invalidate", "cancel", "history", "wait", "metrics", "touch", "rollback", "watch"]
 _FLAGS = [name for option in RUN_OPTIONS for name in (option.flag, option.short) if name]
 _FLAGS += ["--json", "--hard", "--fresh", "--count", "--help", "-h", "--version"]
 DURATIONS = [
@@ -72,7 +72,7 @@ _PATHS = [
     "-file",
 ]
 _PATHS += ["", ".", "..", "file/", "sub/.", "x" * 241, "x" * 300, "\u6771" * 80, "'\"", "{}", "%s", "file.dogpile"]
-#: Harmless, wherever they come to stand: as a shell command, too.
+#: Words that are harmless wherever they come to stand: as a shell command, too.
 _GARBAGE = ["", "-", "--", "---", "=", "--=", "-=", "nonsense", "--nonsense", "--nonsense=1", "-x", "-vq", "-vvv"]
 _GARBAGE += [
     "-v=1",
@@ -98,7 +98,7 @@ _GARBAGE += [
     "9" * 5000,
     "-v 1",
 ]
-#: What no process can be given as an argument, but ``main`` can.
+#: Words that no process can get as an argument, but ``main`` can.
 _IMPOSSIBLE = ["\0", "\ud800", "file\0", "x" * 200_000]
 _SHELL = ["true", "false", "test -s {}", "exit 3", "kill -9 $$"]
 _WORKS = [
@@ -118,15 +118,15 @@ class CommandLines:
         self._random = random
 
     def possible(self, most: int) -> list[str]:
-        """One that a process can be given, with up to *most* words changed; COMMAND stays."""
+        """Return one that a process can get, with up to *most* words changed; COMMAND stays."""
         return self._line(_GARBAGE, most)
 
     def any(self, most: int) -> list[str]:
-        """The same, but ``main`` has to be called with it."""
+        """Return the same with words that only ``main`` can get."""
         return self._line(_GARBAGE + _IMPOSSIBLE, most)
 
     def _line(self, garbage: list[str], most: int) -> list[str]:
-        """A command line that may be right, with up to *most* words changed, before a ``--`` at least."""
+        """Return a command line that may be correct, with up to *most* words changed, before a ``--`` at least."""
         command = self._one_of(_COMMANDS)
         words = self._run_line() if command == "run" else self._other_line(command)
         work: list[str] = []
@@ -163,6 +163,10 @@ class CommandLines:
         for flag in ("--expire", "--timeout", "--count", "--directory"):
             if self._random.random() < 0.1:
                 words += self._option(flag, self._value(flag))
+        if command == "metrics" and self._random.random() < 0.5:
+            words += self._option("--output", self._path())
+        if command == "status" and self._random.random() < 0.3:
+            words += ["--check", self._one_of(DURATIONS), self._one_of(DURATIONS)]
         for _ in range(1 if self._random.random() < 0.8 else self._random.randrange(4)):
             words.append(self._path())
         if command == "watch":

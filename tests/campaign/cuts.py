@@ -1,7 +1,7 @@
-"""What a disk holds after a power cut: any state that a recorded run allows.
+"""The states that a disk may have after a power cut, by the log of a recorded run.
 
-A cut is a moment in the log. Until the last flush before it the disk has everything. Of each write since then it
-may have all, nothing, or some of its blocks of 4 KB, whatever became of earlier ones: a volatile cache writes back
+A cut is a moment in the log. The disk has all writes until the last flush before it. Of each later write it may
+have all, nothing, or some of its blocks of 4 KB, whether or not it has earlier ones: a volatile cache writes back
 in any order. A block itself is there or not, because a disk writes whole sectors.
 """
 
@@ -20,14 +20,15 @@ __all__ = ["Cut", "Replay"]
 
 _BLOCK = 4096
 
-#: How much of the unflushed writes arrives, and how the loss is told.
+#: How much of the unflushed writes arrives, by the name under which the loss is reported.
 _FATES = {"all": 1.0, "most": 0.9, "half": 0.5, "few": 0.1, "none": 0.0}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """After *index* entries of the log, *at* the moment when the next one would have come. *fate*: how much there
-    is of what was not flushed."""
+    """A cut after *index* entries of the log, *at* the moment when the next one would have come. *fate*: how many
+    of the unflushed writes arrive.
+    """
 
     index: int
     at: float
@@ -35,8 +36,8 @@ class Cut:
 
 
 class Replay:
-    """The log of a run on a disk that was *base* before, made into what cuts leave; each is to be later than the
-    one before."""
+    """The states that cuts leave of a disk that was *base* before a run. Each cut is to be later than the one
+    before."""
 
     def __init__(self, base: Path, log: Path, directory: Path) -> None:
         self._entries = entries(log)
@@ -53,14 +54,14 @@ class Replay:
         os.close(self._disk)
 
     def at(self, moment: float, fate: str = "all") -> Cut:
-        """The cut at a *moment* of the monotonic clock."""
+        """Return the cut at a *moment* of the monotonic clock."""
         return Cut(bisect.bisect_left(self._moments, moment), moment, fate)
 
     def cuts(self, count: int, since: float, until: float, chance: random.Random, *, in_time: bool) -> list[Cut]:
-        """So many cuts between two moments, in their order.
+        """Return *count* cuts between two moments, in their order.
 
-        :param in_time: chosen evenly over time, as the power fails. Otherwise by what the disk received: anywhere,
-            next to a flush, or where much is not flushed, so that short moments are met too.
+        :param in_time: choose them evenly over time, as the power fails. Otherwise by the log: anywhere, next to a
+            flush, or where much is not flushed, so that short moments are hit too.
         """
         first, last = self.at(since).index, self.at(until).index
         flushes = [number for number in self._flushes if first <= number < last]
@@ -85,7 +86,7 @@ class Replay:
         return sorted(chosen, key=lambda cut: cut.index)
 
     def make(self, cut: Cut, image: Path, chance: random.Random) -> int:
-        """Make what *cut* leaves, at *image*; how many blocks had not been flushed."""
+        """Write the state that *cut* leaves to *image*, and return how many blocks had not been flushed."""
         before = bisect.bisect_left(self._flushes, cut.index)
         flushed = self._flushes[before - 1] if before else 0
         for entry in self._entries[self._done : flushed]:
@@ -120,5 +121,5 @@ class Replay:
 
 
 def copy(image: Path, to: Path) -> None:
-    """A copy of a sparse file that is as sparse."""
+    """Copy a sparse file, and keep the copy sparse."""
     subprocess.run(["cp", "--sparse=always", str(image), str(to)], check=True)

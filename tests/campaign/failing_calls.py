@@ -1,7 +1,7 @@
-"""Each system call of each scene fails once, with each error: how many were met, and what came of it.
+"""Let each system call of each scene fail once with each error, and count the outcomes.
 
-``python -m tests.campaign.failing_calls --seconds 600 --seed 1``, or ``--all`` for the whole sweep; ``--scene``
-for those whose names have that in them.
+``python -m tests.campaign.failing_calls --seconds 600 --seed 1``, or ``--all`` for the whole sweep; ``--scene
+TEXT`` for the scenes with TEXT in their names.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from tests.support.faults import ERRORS
 from tests.support.ptracing import NotTraceable
 from tests.support.scenes import SCENES
 
-#: Where nothing that is synced has to wait for a disk.
+#: In memory, so that no fsync waits for a disk.
 _MEMORY = "/dev/shm"
-_TELL_EVERY = 30.0
+#: Seconds between two lines of progress.
+_PRINT_EVERY = 30.0
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
     options.add_argument("--all", action="store_true", help="the whole sweep, once, however long it takes")
     options.add_argument("--scene", default="", help="only those whose names have this in them")
     asked = options.parse_args()
-    gc.freeze()  # what is here now is not to be copied by each child
+    gc.freeze()  # so that no child copies the objects that are here now
     if hasattr(os, "sched_setaffinity"):
         # Tracer and child take turns: on one processor they do so three times as fast.
         os.sched_setaffinity(0, {random.Random(os.getpid()).choice(sorted(os.sched_getaffinity(0)))})
@@ -51,7 +52,7 @@ def main() -> int:
 
 
 def sweep(asked: argparse.Namespace, directory: Path) -> dict[str, object]:
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
     calls = {name: calls_of(name, directory) for name in SCENES if asked.scene in name}
     todo = [
         (name, number, code)
@@ -69,8 +70,8 @@ def sweep(asked: argparse.Namespace, directory: Path) -> dict[str, object]:
         now = time.monotonic()
         if not asked.all and now - began > asked.seconds:
             break
-        if now - told > _TELL_EVERY:
-            told = now
+        if now - printed > _PRINT_EVERY:
+            printed = now
             print(f"{done} of {len(todo)} after {now - began:.0f} s: {dict(outcomes)}", flush=True)
         outcome = met(name, number, code, directory)
         kind = "fewer calls this time" if outcome is None else outcome.kind

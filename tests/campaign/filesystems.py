@@ -1,7 +1,7 @@
-"""The whole suite, once on each file system: ``python -m tests.campaign.filesystems [tmpfs ext4 ...] [-- ...]``.
+"""Run the whole suite on each file system: ``python -m tests.campaign.filesystems [tmpfs ext4 ...] [-- ...]``.
 
-Each is made in an image of its own, mounted where nobody else sees it, and gone afterwards. ``overlayfs`` has both
-its layers on the file system that the images are on. What follows ``--`` is handed to pytest.
+Each is made in an image of its own, mounted where no other process sees it, and removed afterwards. Both layers of
+``overlayfs`` are on the file system of the images. Words after ``--`` are handed to pytest.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ from .mounts import (
 ALL = ("tmpfs", "ext4", "xfs", "btrfs", "overlayfs")
 
 _SIZE = 4 << 30
-_TOLD = 20_000
+#: Characters of pytest's output that are shown of a failed run: its end has the failures.
+_SHOWN = 20_000
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|xfailed|xpassed|errors?)\b")
 _FAILURE = re.compile(r"^(?:FAILED|ERROR) .*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What pytest counted on *filesystem*, how long it took, and which tests failed, as it told them."""
+    """The tests that pytest counted on *filesystem*, the seconds that it took, and the lines of the failed
+    tests."""
 
     filesystem: str
     seconds: float
@@ -49,8 +51,8 @@ class Outcome:
     failures: list[str]
 
     def violations(self) -> list[str]:
-        told = self.failures or ([f"pytest ended with {self.status}"] if self.status else [])
-        return [f"{self.filesystem}: {each}" for each in told]
+        failures = self.failures or ([f"pytest ended with {self.status}"] if self.status else [])
+        return [f"{self.filesystem}: {each}" for each in failures]
 
 
 @contextmanager
@@ -98,17 +100,17 @@ def run(filesystem: str, directory: Path, arguments: list[str]) -> Outcome:
         environment = {**os.environ, "TMPDIR": str(place)}
         pytest = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         try:
-            told, _ = pytest.communicate()
+            output, _ = pytest.communicate()
         except BaseException:
             pytest.send_signal(signal.SIGINT)  # it ends what it has started
             pytest.communicate()
             raise
         took = time.monotonic() - began
-    last = told.rstrip().rpartition("\n")[2]
+    last = output.rstrip().rpartition("\n")[2]
     counts = {what: int(count) for count, what in _COUNTS.findall(last)}
-    failures = _FAILURE.findall(told)
+    failures = _FAILURE.findall(output)
     if pytest.returncode != 0:
-        print(told[-_TOLD:], flush=True)
+        print(output[-_SHOWN:], flush=True)
     return Outcome(filesystem, round(took, 1), pytest.returncode, counts, failures)
 
 
@@ -121,7 +123,7 @@ def main() -> int:
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background job ignores it, and so do tests
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # having unmounted all
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all is unmounted
     chosen = options.filesystems or list(ALL)
     if unknown := set(chosen) - set(ALL):
         parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(ALL)}")
@@ -143,7 +145,7 @@ def main() -> int:
 
 
 def _divided(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What is before ``--``, and what comes after it."""
+    """Return the words before ``--`` and those after it."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
 

@@ -1,4 +1,4 @@
-"""Fuzzing: bytes, files, names and words that nobody meant, for whatever reads them.
+"""Fuzzing: random bytes, files, names and words for the code that reads them.
 
 ``python -m tests.campaign.fuzz --seconds S --seed N``. The parts are the decoder (bytes to a record), the decoder
 again under atheris where that is installed, the files that the library reads, the names that it parses, the words
@@ -25,14 +25,14 @@ from .sound_records import Broken, check
 
 __all__ = ["decoder", "main"]
 
-#: Violations that are told; there may be as many as inputs.
+#: The most violations that are reported; there may be as many as inputs.
 _TOLD = 20
 
 Findings = tuple[dict[str, int], list[str]]
 
 
 def decoder(seconds: float, seed: int, inputs: int | None = None) -> Findings:
-    """Bytes to a record: for *seconds*, or so many *inputs*."""
+    """Decode bytes to records, for *seconds* or for so many *inputs*."""
     records = MutatedRecords(Random(seed))
     taken = {"record": 0, "newer": 0, "nothing": 0}
     violations: list[str] = []
@@ -76,7 +76,7 @@ def _runs(seconds: float, seed: int) -> Findings:
     return HostileWords(Random(seed)).run(seconds)
 
 
-#: What is tried, and its share of the time.
+#: The parts, and the share of the time of each.
 _PARTS: dict[str, tuple[Callable[[float, int], Findings], float]] = {
     "decoder": (decoder, 0.25),
     "guided": (_guided, 0.25),
@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS))
     parser.add_argument("--inputs", type=int, help="so many for the decoder, however long they take")
     arguments = parser.parse_args()
-    logging.getLogger("dogpile_fs").setLevel(logging.CRITICAL)  # each damage is told, and there are thousands
+    logging.getLogger("dogpile_fs").setLevel(logging.CRITICAL)  # each damage is logged, and there are thousands
     whole = sum(_PARTS[name][1] for name in arguments.only)
     result: dict[str, object] = {"seed": arguments.seed}
     violations: list[str] = []

@@ -1,6 +1,6 @@
 """The decoder under atheris: libFuzzer keeps the inputs that reach new lines of it, and goes on from those.
 
-In a process of its own, because libFuzzer ends the one that it is started in.
+It runs in a process of its own, because libFuzzer ends the process that it is started in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def is_there() -> bool:
 
 
 def tried(seconds: int, seed: int) -> tuple[int, list[str]]:
-    """How many inputs were tried in so many *seconds*, and what is to be said of the one that broke a promise."""
+    """Return how many inputs were tried in so many *seconds*, and a description of the one that broke a
+    promise."""
     with tempfile.TemporaryDirectory() as directory:
         words = [sys.executable, "-m", __name__, directory, str(seconds), str(seed)]
         ended = subprocess.run(words, capture_output=True, text=True, errors="replace")
@@ -41,7 +42,7 @@ def tried(seconds: int, seed: int) -> tuple[int, list[str]]:
 def _fuzz(directory: str, seconds: str, seed: str) -> None:
     import atheris
 
-    # All that is imported in here is instrumented; what was imported before is not.
+    # Imports in here are instrumented; earlier ones are not.
     with atheris.instrument_imports(include=["dogpile_fs"]):
         from .mutated_records import MutatedRecords
         from .sound_records import check

@@ -1,10 +1,9 @@
-"""Rounds of random programs on one resource, with nemeses beside them, and a check of what happened.
+"""Run rounds of random programs on one resource, with nemeses beside them, and check the histories.
 
     python -m tests.campaign.histories --seconds 60 --seed 1
 
-Each round has a seed of its own, which decides on the kind of the resource, the nemeses, and what all do; the next
-round has the next one. So a round is begun again, though it never happens twice in the same way, by
-``--seed N --rounds 1``.
+Each round has a seed of its own, which decides on the kind of the resource, the nemeses and the programs; the next
+round has the next seed. ``--seed N --rounds 1`` repeats a round, though not in the same interleaving.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import argparse
 import heapq
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -22,33 +22,37 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dogpile_fs import DogpileError, FileMutex, atomic_write
+from dogpile_fs import DogpileError, atomic_write
+from dogpile_fs._dogpile.key_pattern import KeyPattern
+from tests.support.places import hidden_names, left_beside
 
 from .account import History
-from .history import Journal, operations_in
+from .history import Journal, Operation, operations_in
 from .nemeses import NEMESES, Nemesis, lying_clock, set_clock
 from .programs import SIDE
 from .promises import violations
-from .subjects import KINDS, Found
-from .worker import NOBODY
+from .subjects import KEYS, KINDS, Found, Subject, pattern_of, subjects_of
+from .worker import LOOPS, NOBODY
 
 __all__ = ["Plan", "Round", "main"]
 
-#: Seconds that workers may take, once they shall end, before that is called hanging.
+#: Seconds after the end of a round in which workers must end, else they count as hanging.
 PATIENCE = 45.0
-_IN_PROGRAMS = ("forks", "creators", "descriptors", "invalidations", "commands")
+#: One in so many rounds has keys, and tasks: the few of a short run have them, too.
+_KEYS_EVERY = 4
+_IN_PROGRAMS = ("forks", "creators", "descriptors", "invalidations", "commands", "failures")
 _ALL = (*NEMESES, *_IN_PROGRAMS)
 
 
 @dataclass
 class Plan:
-    """What a round is to be."""
+    """The settings of a round."""
 
     seed: int
     kind: str
@@ -58,12 +62,20 @@ class Plan:
     seconds: float = 5.0
     unprivileged: bool = False
     mutant: str = ""
+    #: Seconds after a first failure; 0: the next caller tries again at once.
+    backoff: float = 0.0
+    #: Seconds past expiry; 0: no bound.
+    max_stale: float = 0.0
+    #: Whether readers get the errors of their creators.
+    strict: bool = True
+    #: How many of the workers have tasks, and no threads.
+    tasks: int = 0
 
     @classmethod
     def by(cls, seed: int) -> Plan:
-        """The one that *seed* stands for."""
+        """Return the plan for *seed*."""
         rng = random.Random(seed)
-        kind = rng.choice(list(KINDS))
+        kind = "keys" if seed % _KEYS_EVERY == 0 else rng.choice([each for each in KINDS if each != "keys"])
         how = rng.random()
         if how < 0.1 and KINDS[kind].synced:
             nemeses = {"crowd"}
@@ -86,13 +98,22 @@ class Plan:
             expiretime=rng.choice([0.05, 0.2, 0.5]),
             seconds=rng.choice([3.0, 5.0, 8.0]),
             unprivileged=unprivileged,
+            backoff=rng.choice([0.0, 0.05, 0.2]),
+            max_stale=rng.choice([0.0, 0.0, 0.3]),
+            strict=rng.random() < 0.3,
+            tasks=rng.choice([1, 1, 2, 9] if kind == "keys" else [0, 1, 2, 9]),
         )
 
     def __str__(self) -> str:
         nemeses = "+".join(sorted(self.nemeses)) or "none"
         who = " unprivileged" if self.unprivileged else ""
+        policy = f"backoff {self.backoff} s, " if self.backoff else ""
+        policy += f"max_stale {self.max_stale} s, " if self.max_stale else ""
+        policy += "strict, " if self.strict else ""
+        tasks = f", {min(self.tasks, self.workers)} of tasks" if self.tasks else ""
         return (
-            f"seed {self.seed}: {self.kind}, {self.workers} workers{who}, {self.expiretime} s, nemeses {nemeses}"
+            f"seed {self.seed}: {self.kind}, {self.workers} workers{who}{tasks}, {self.expiretime} s, {policy}"
+            f"nemeses {nemeses}"
         )
 
 
@@ -129,6 +150,9 @@ class Round:
             directory.mkdir()
             directory.chmod(0o777)
         self.path = str(self.directory / "resource")
+        self.coordination = _coordination(plan.kind, self.path)
+        self.input = place / "input"
+        self.input.write_bytes(b"first")
         self.journal = Journal(self.histories, "nemeses")
         self._numbers = itertools.count()
         self._due: list[_Due] = []
@@ -139,11 +163,12 @@ class Round:
         self.owner = NOBODY if plan.unprivileged else None
         self._go = place / "go"
         self.failures: list[str] = []
+        self._failures_at_last: dict[str, int] = {}
         self._over = False
 
     @property
     def workers(self) -> list[_Worker]:
-        """Those that have begun, and not ended."""
+        """Return the workers that have begun, and not ended."""
         return [worker for worker in self._slots if worker.popen.poll() is None and self._has_begun(worker)]
 
     def _has_begun(self, worker: _Worker) -> bool:
@@ -153,7 +178,7 @@ class Round:
         heapq.heappush(self._due, _Due(time.monotonic() + seconds, next(self._numbers), do))
 
     def run(self) -> list[str]:
-        """What was violated, as text; empty if nothing was."""
+        """Run it, and return descriptions of the violations."""
         for clock in self.clocks:
             set_clock(clock, 0)
         for slot in range(self.plan.workers):
@@ -176,18 +201,32 @@ class Round:
             self._end_workers()
         self.journal.close()
         self.failures += self._epilogue()
-        history = History(
-            operations_in(self.histories),
+        operations = operations_in(self.histories)
+        found = list(self.failures)
+        self.counts = _counts(operations)
+        for key in KEYS if self.plan.kind == "keys" else [""]:
+            history = self._history([each for each in operations if each.key in ("", key)], key)
+            self.counts += _creations(history)
+            found += [f"{violation}{f', of the key {key}' if key else ''}" for violation in violations(history)]
+        return found
+
+    def _history(self, operations: list[Operation], key: str) -> History:
+        return History(
+            operations,
             self.plan.expiretime,
             synced=KINDS[self.plan.kind].synced,
             clocks="clocks" in self.plan.nemeses,
-            opens=self.plan.kind in ("datafile", "readers", "directory"),
+            opens=self.plan.kind in ("datafile", "readers", "directory", "keys"),
+            backoff=self.plan.backoff,
+            tolerant=not self.plan.strict,
+            max_stale=self.plan.max_stale or math.inf,
+            keys=len(KEYS) if key else 0,
+            failures_at_last=self._failures_at_last.get(key),
         )
-        self.counts = _counts(history)
-        return self.failures + [str(violation) for violation in violations(history)]
 
     def _begun(self) -> float:
-        """Have all workers begin together, once they are there. When they shall end, on the monotonic clock."""
+        """Let all workers begin together once they are ready, and return the round's end on the monotonic
+        clock."""
         while any(worker.popen.poll() is None and not self._has_begun(worker) for worker in self._slots):
             time.sleep(0.002)
         deadline = time.monotonic() + self.plan.seconds
@@ -229,11 +268,15 @@ class Round:
             "go": self._go,
             "nemeses": ",".join(sorted(plan.nemeses)),
             "mutant": plan.mutant,
+            "backoff": plan.backoff,
+            "max-stale": plan.max_stale,
+            "loop": LOOPS[slot % len(LOOPS)] if slot < plan.tasks else "",
+            "input": self.input if "inputs" in plan.nemeses else "",
         }
         words = [sys.executable, "-m", "tests.campaign.worker"]
         words += [word for option, value in options.items() for word in (f"--{option}", str(value))]
-        if plan.unprivileged:
-            words.append("--unprivileged")
+        words += ["--unprivileged"] if plan.unprivileged else []
+        words += ["--strict"] if plan.strict else []
         with errors.open("wb") as stderr:
             popen = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stderr=stderr)
         self._groups.add(popen.pid)
@@ -259,7 +302,7 @@ class Round:
             self.failures.append(f"a worker ended with {status}, and said:\n{said[-3000:]}")
 
     def _end_workers(self) -> None:
-        """Wait until all have ended, their children included; who does not is a violation."""
+        """Wait until all workers and their children have ended; one that does not is a violation."""
         patience = time.monotonic() + PATIENCE
         for worker in self._slots:
             try:
@@ -293,8 +336,20 @@ class Round:
         return Path("/proc/locks").read_text()
 
     def _epilogue(self) -> list[str]:
-        """All is over: what the next one finds, who comes with an honest clock and no harm in mind."""
-        subject = KINDS[self.plan.kind](self.path, self.plan.expiretime)
+        """Check, after the round, a process with a true clock and without nemeses."""
+        wrong: list[str] = []
+        subjects = subjects_of(self.plan.kind, self.path, self.plan.expiretime)
+        try:
+            for subject in subjects:
+                wrong += self._works_on(subject)
+            if subjects[0].key:
+                wrong += _is_emptied(subjects, by_another_user=self.plan.unprivileged)
+        except DogpileError as error:
+            wrong.append(f"{error!r}\n{self._locks()}")
+        return [f"afterwards: {each}" for each in wrong]
+
+    def _works_on(self, subject: Subject) -> Iterator[str]:
+        """Create a version, read it, and look for what the round has left."""
         version = time.monotonic_ns()
 
         def build(target: str) -> None:
@@ -302,41 +357,65 @@ class Round:
                 os.unlink(target)
             subject.make(target, version, 1000)
             if not subject.swaps:
-                os.replace(target, self.path)
+                os.replace(target, subject.path)
 
-        wrong = []
-        try:
-            if not subject.refresh(build, True, 30.0):
-                wrong.append("afterwards: refresh() does not create")
-            with subject.block(None, 30.0) as given:
-                found = subject.read(given)
-            if found != Found(version):
-                wrong.append(f"afterwards: {found} is read, not version {version}")
-            with atomic_write(self.path + SIDE, durable=False) as file:
-                file.write(b"")
-            with subject.block(None, 30.0), suppress(FileNotFoundError):
-                left = [
-                    name
-                    for name in os.listdir(self.directory)
-                    if name.startswith((".dogpile-new", ".dogpile-tmp"))
-                ]
-                if left:
-                    wrong.append(f"afterwards: {left} are left")
-            if FileMutex(self.path + ".dogpile.lock").locked():
-                wrong.append(f"afterwards: the mutex is locked\n{self._locks()}")
-        except DogpileError as error:
-            wrong.append(f"afterwards: {error!r}\n{self._locks()}")
-        return wrong
+        if not subject.refresh(build, True, 30.0):
+            yield "refresh() does not create"
+        status = subject.dogpile.status()
+        self._failures_at_last[subject.key] = status.failures_total
+        if status.failures or status.retry_at is not None:
+            yield f"a creation did not clear the failures: {status}"
+        with subject.block(None, 30.0) as given:
+            found = subject.read(given)
+        if found != Found(version):
+            yield f"{found} is read, not version {version}"
+        with atomic_write(subject.path + SIDE, durable=False) as file:
+            file.write(b"")
+        os.unlink(subject.path + SIDE)
+        with subject.block(None, 30.0), suppress(FileNotFoundError):
+            # Each user has a hidden sub-directory of its own, and leaves those of others alone.
+            left = hidden_names(subject.path) if self.plan.unprivileged else left_beside(subject.path)
+            left = [name for name in left if not name.startswith(".dogpile-kept-")]
+            if left:
+                yield f"{left} are left"
+        if subject.dogpile.dogpilelock.locked():
+            yield f"the mutex is locked\n{self._locks()}"
 
 
-def _counts(history: History) -> Counter[str]:
-    counts = Counter[str]({f"operations: {operation.do}": 0 for operation in history.operations})
-    for operation in history.operations:
+def _coordination(kind: str, path: str) -> dict[str, Path]:
+    """Return the coordination files of the resource at *path*, by what they are to it."""
+    if kind != "keys":
+        files = {"sidecar": "", "journal": ".journal", "lock": ".lock", "rwlock": ".rwlock"}
+        return {kind: Path(f"{path}.dogpile{suffix}") for kind, suffix in files.items()}
+    pattern = KeyPattern(pattern_of(path))
+    files = {"sidecar": pattern.records_path, "lock": pattern.lock_path, "marker": pattern.marker}
+    return {kind: Path(file) for kind, file in files.items()}
+
+
+def _is_emptied(subjects: Sequence[Subject], *, by_another_user: bool) -> Iterator[str]:
+    """Prune all keys: nothing may be left of them, but what another user has kept in a directory of its own."""
+    gone = subjects[0].files.prune(older_than=0)
+    fixed = os.path.dirname(subjects[0].files.pattern)
+    left = sorted(os.listdir(fixed))
+    if gone != len(subjects) or (left != [".dogpile"] and not by_another_user):
+        yield f"prune() removed {gone} keys, and {left} is left"
+    for subject in subjects:
+        if (state := subject.dogpile.status().state) != "missing":
+            yield f"{subject.path} was pruned, and is {state}"
+
+
+def _counts(operations: Sequence[Operation]) -> Counter[str]:
+    counts = Counter[str]()
+    for operation in operations:
         counts[f"operations: {operation.do}"] += 1
         counts["reads"] += operation.event("read") is not None
-    counts["creations"] = len(history.creations)
-    counts["creations that did not end well"] = sum(creation.sure_at is None for creation in history.creations)
+        counts["cancelled"] += operation.cancelled is not None
     return counts
+
+
+def _creations(history: History) -> Counter[str]:
+    not_well = sum(creation.sure_at is None for creation in history.creations)
+    return Counter({"creations": len(history.creations), "creations that did not end well": not_well})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -348,7 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="keep what a round has left, if it violates a promise")
     options = parser.parse_args(arguments)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # tidily
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the finally blocks run
     until = time.monotonic() + options.seconds
     counts = Counter[str]()
     found: list[str] = []

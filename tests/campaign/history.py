@@ -1,8 +1,8 @@
-"""Histories: what each process of a round began and ended, and when, in an append-only file of its own.
+"""Histories: the beginnings and ends of each process's operations, in an append-only file of its own.
 
-One line per event, one ``write`` per line: what a process that is killed had written stays written. The moments
-are those of ``CLOCK_MONOTONIC``, which is one clock for all processes and which nobody sets; the wall clock beside
-them is what the process itself was told, true or not.
+One line per event, one ``write`` per line: lines that a process wrote before it was killed stay. The moments are
+those of ``CLOCK_MONOTONIC``, which is one clock for all processes and is never set. The wall clock beside them is
+the one that the process itself read, true or not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Event:
 
 
 class Journal:
-    """Where one process writes its history; may be shared by its threads."""
+    """The file to which one process writes its history; its threads may share it."""
 
     def __init__(self, directory: Path, name: str) -> None:
         """*name*: of the process, without the process id."""
@@ -52,13 +52,13 @@ class Journal:
         self._lock = threading.Lock()
 
     def in_child(self, name: str) -> None:
-        """After a fork: go on as another process."""
+        """Go on as another process, after a fork."""
         os.close(self._fd)
         self.name = name
         self._open()
 
     def begin(self, do: str, **more: Any) -> int:
-        """The number of the operation that begins now."""
+        """Return the number of the operation that begins now."""
         with self._lock:
             self._next += 1
             op = self._next
@@ -75,7 +75,7 @@ class Journal:
 
 @dataclass(slots=True)
 class Operation:
-    """One operation of one process, with all that happened in it, in order."""
+    """One operation of one process, with all its events in order."""
 
     process: str
     op: int
@@ -90,22 +90,32 @@ class Operation:
         return str(self.began.more.get("do", ""))
 
     def event(self, what: str) -> Event | None:
-        """The first of that name."""
+        """Return the first event of that name."""
         return next((event for event in self.events if event.what == what), None)
 
     @property
     def ended(self) -> Event | None:
-        """None if the process died before, or was still at it when the round was over."""
+        """The last event; None if the process died before, or had not finished when the round was over."""
         return self.event("ended")
 
     @property
+    def cancelled(self) -> Event | None:
+        """The last event of an operation whose task was cancelled; its effect may come later."""
+        return self.event("cancelled")
+
+    @property
+    def key(self) -> str:
+        """The key that it is about; empty if it is about no certain one."""
+        return str(self.began.more.get("key", ""))
+
+    @property
     def last(self) -> Event:
-        """The last sign of life."""
+        """The last event of any kind."""
         return self.events[-1]
 
     @property
     def error(self) -> str | None:
-        """The name of the exception that it ended with."""
+        """The name of the exception with which it ended."""
         ended = self.ended
         return None if ended is None else ended.more.get("error")
 
@@ -115,7 +125,7 @@ class Operation:
 
 
 def operations_in(directory: Path) -> list[Operation]:
-    """All operations of all processes, by when they began. Half a last line is no event."""
+    """Return all operations of all processes, by their beginnings. Half a last line is no event."""
     operations: list[Operation] = []
     for file in sorted(directory.iterdir()):
         own: dict[int, Operation] = {}

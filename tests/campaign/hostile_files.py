@@ -1,7 +1,7 @@
-"""Sidecars and lock files with any contents, at rest and while somebody scribbles, for all that reads them.
+"""Sidecars and lock files with any contents, at rest and while another program overwrites them.
 
-What must hold: an error is a ``SidecarError``, and only of a newer format; nothing hangs; nothing is fresh that no
-creation of ours made; and the next creation sets it right.
+What must hold: an error is a ``SidecarError``, and only of a newer format; nothing hangs; only a version that a
+creation of ours made is fresh; and the next creation repairs the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class HostileFiles(HostilePlace):
         self._records = MutatedRecords(random)
 
     def read(self, seconds: float) -> tuple[dict[str, int], list[str]]:
-        """Sidecars with any contents, at rest and while somebody scribbles; lock files with any contents."""
+        """Read sidecars with any contents, at rest and while another program overwrites them, and lock any lock
+        files."""
         counts = {"sidecars_read": 0, "sidecars_scribbled": 0, "lock_files_filled": 0}
         with no_hang():
             end = time.monotonic() + seconds
@@ -45,7 +46,7 @@ class HostileFiles(HostilePlace):
                 self.attempt(self._fill_the_lock_files)
                 counts["lock_files_filled"] += 1
                 if counts["lock_files_filled"] % 20 == 1:
-                    counts["sidecars_scribbled"] += self._read_while_somebody_scribbles(min(0.5, seconds / 4))
+                    counts["sidecars_scribbled"] += self._read_while_another_program_writes(min(0.5, seconds / 4))
         return counts, self.violations
 
     def _read_a_sidecar(self) -> None:
@@ -72,16 +73,16 @@ class HostileFiles(HostilePlace):
         self.random.shuffle(looks)
         for look in looks:
             look()
-        sure(dogpile.status().state != "fresh", "a foreign record is fresh")
-        sure(not is_fresh(path, EXPIRETIME), "a foreign record is fresh at a glance")
+        sure(dogpile.status().state != "fresh", "another program's record is fresh")
+        sure(not is_fresh(path, EXPIRETIME), "another program's record is fresh in the quick check")
         if resource is None:
             known = None if expected is None or not expected.has_value else expected.createdtime
             sure(dogpile.createdtime == (-1 if known is None else known), f"createdtime is {dogpile.createdtime}")
         if self.random.random() < 0.3:
             dogpile.invalidate(hard=self.random.random() < 0.5)
-        sure(dogpile.refresh(lambda: None), "nothing was created")
+        sure(bool(dogpile.refresh(lambda: None)), "nothing was created")
         sure(dogpile.status().state == "fresh", "not fresh after a creation")
-        _sets_right(path)
+        _check_repair(path)
 
     def _refuses_newer(self, path: str) -> None:
         dogpile = Dogpile(EXPIRETIME, path)
@@ -89,10 +90,10 @@ class HostileFiles(HostilePlace):
             with suppress(SidecarError):
                 action()
                 sure(False, "a newer format was taken")
-        sure(not is_fresh(path, EXPIRETIME), "a newer format is fresh at a glance")
+        sure(not is_fresh(path, EXPIRETIME), "a newer format is fresh in the quick check")
 
     def _fill(self, sidecar: Path) -> bytes:
-        """Put something into *sidecar*; its beginning."""
+        """Write something to *sidecar*, and return its beginning."""
         data = self._records.next()
         match self.random.randrange(8):
             case 0:
@@ -126,8 +127,8 @@ class HostileFiles(HostilePlace):
         for suffix, data in filled.items():
             sure(Path(path + suffix).read_bytes() == data, f"{suffix} has been written")
 
-    def _read_while_somebody_scribbles(self, seconds: float) -> int:
-        """How often something was read meanwhile."""
+    def _read_while_another_program_writes(self, seconds: float) -> int:
+        """Return how often the sidecar was read meanwhile."""
         path = str(self.fresh_place() / "data")
         Path(path).write_text("old")
         os.utime(path, (1000, 1000))
@@ -144,14 +145,14 @@ class HostileFiles(HostilePlace):
         finally:
             scribbler.kill()
             scribbler.join()
-        self.attempt(lambda: _sets_right(path))
+        self.attempt(lambda: _check_repair(path))
         return count
 
     def _read_once(self, dogpile: Dogpile, path: str) -> None:
         with suppress(SidecarError):  # a newer format
-            sure(dogpile.status().state != "fresh", "a foreign record is fresh")
-            sure(dogpile.fresh_version() is None, "a foreign record has a fresh version")
-        sure(not is_fresh(path, EXPIRETIME), "a foreign record is fresh at a glance")
+            sure(dogpile.status().state != "fresh", "another program's record is fresh")
+            sure(dogpile.fresh_version() is None, "another program's record has a fresh version")
+        sure(not is_fresh(path, EXPIRETIME), "another program's record is fresh in the quick check")
 
     def _scribble(self, sidecar: str) -> None:
         fd = os.open(sidecar, os.O_RDWR)
@@ -161,15 +162,15 @@ class HostileFiles(HostilePlace):
                 os.ftruncate(fd, self.random.randrange(5000))
 
 
-def _sets_right(path: str) -> None:
-    """A creation does; if a count was at its end, one more."""
+def _check_repair(path: str) -> None:
+    """Check that a creation repairs the sidecar; two, if a count was at its end."""
     try:
         for _ in range(2):
             Dogpile(EXPIRETIME, path).refresh(lambda: None)
     except SidecarError as error:
         sure(isinstance(error.__cause__, NewerFormat), f"{error!r}")
         return
-    sure(_holds_one_record(path + ".dogpile"), "a creation did not set it right")
+    sure(_holds_one_record(path + ".dogpile"), "a creation did not repair it")
 
 
 def _holds_one_record(sidecar: str) -> bool:

@@ -1,7 +1,8 @@
-"""Names like ours in a directory of data, links that lead anywhere, and resources called anything.
+"""Names like ours in a directory of data, links that lead anywhere, and resources with any name.
 
-What must hold: an error is a ``DogpileError``; nothing hangs; a creation makes what is read next, and a rollback
-brings back what it replaced, whatever else is there; what stands under names that are not ours is left alone.
+What must hold: an error is a ``DogpileError``; nothing hangs; after a creation its version is read, and a rollback
+brings back the version before, whichever other files are there; files under names that are not ours stay as they
+are.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from dogpile_fs import DataDirectory, Datafile, DogpileError
-from dogpile_fs._os.replace import marked
+from dogpile_fs._layout import temp_affixes
 from dogpile_fs._sidecar.quick_check import is_fresh
 
 from .hostile_place import EXPIRETIME, HostilePlace, no_hang, sure
 
 __all__ = ["HostileNames"]
 
-#: What may stand between the beginning and the end of a name of ours, where a number should.
+#: Texts that may stand in a name of ours where a number should.
 _NUMBERS = [
     "",
     "0",
@@ -59,7 +60,7 @@ _NUMBERS = [
     "kept",
     "deadbeef",
 ]
-#: Bytes of a name.
+#: Lengths of a name in bytes.
 _LONGEST = 255
 _KINDS = ["new", "kept", "dir", "old", "tmp"]
 _NAMES = [
@@ -83,8 +84,8 @@ _NAMES = [
     "report.txt (deleted)",
     "x" * 120,
     "x" * 200,
+    "x" * 239,
     "x" * 240,
-    "x" * 241,
     "x" * 248,
     "x" * 255,
     "x" * 256,
@@ -105,7 +106,7 @@ class HostileNames(HostilePlace):
     """The names that are parsed."""
 
     def meet(self, seconds: float) -> tuple[dict[str, int], list[str]]:
-        """Names like ours in a directory of data, links that lead anywhere, and resources called anything."""
+        """Use resources among names like ours, links that lead anywhere, and with any name."""
         counts = {"directories_of_names": 0, "links": 0, "resources": 0}
         with no_hang():
             end = time.monotonic() + seconds
@@ -138,9 +139,12 @@ class HostileNames(HostilePlace):
         _sure_untouched(foreign)
 
     def _put_name(self, path: str, foreign: Path) -> None:
-        begin, end = marked(self.random.choice(_KINDS), path)
+        begin, end = temp_affixes(self.random.choice(_KINDS), path)
         number = self.random.choice([*_NUMBERS, "9" * (_LONGEST - len(os.fsencode(begin + end)))])
-        name = os.path.join(os.path.dirname(path), begin + number + end)
+        hidden = os.path.join(os.path.dirname(path), ".dogpile")
+        with suppress(OSError):
+            os.mkdir(hidden)
+        name = os.path.join(self.random.choice([os.path.dirname(path), hidden]), begin + number + end)
         with suppress(OSError):
             match self.random.randrange(4):
                 case 0:
@@ -169,9 +173,9 @@ class HostileNames(HostilePlace):
             sure(_contents(kind, path) == "new", "nothing was created")
         except DogpileError:
             pass
-        except FileNotFoundError:  # the creator's own: where that link leads, nobody can make a file
+        except FileNotFoundError:  # the creator's own error: no file can be made where that link leads
             sure(os.path.realpath(path).startswith("/proc/"), f"the creator could make no file for {path!r}")
-        if os.path.realpath(path) != str(foreign / "text"):  # which a file's link may lead to, and be replaced
+        if os.path.realpath(path) != str(foreign / "text"):  # a link may lead there
             _sure_untouched(foreign)
 
     def _target(self, foreign: Path) -> str:
@@ -222,7 +226,7 @@ class HostileNames(HostilePlace):
             sure(not any(place.iterdir()), f"{list(place.iterdir())} for a name that was refused")
             return
         try:
-            sure(data.refresh(), "nothing was created")
+            sure(bool(data.refresh()), "nothing was created")
         except DogpileError as error:
             sure(len(os.fsencode(name)) > 200 or "/" in name, f"{error!r} for {name!r}")
             return
@@ -241,7 +245,7 @@ class HostileNames(HostilePlace):
 def _sure_untouched(foreign: Path) -> None:
     sure(
         os.listdir(foreign) == ["text"] and (foreign / "text").read_text() == "theirs",
-        f"a foreign directory was touched: {os.listdir(foreign)}, {(foreign / 'text').read_text()!r}",
+        f"another program's directory was touched: {os.listdir(foreign)}, {(foreign / 'text').read_text()!r}",
     )
 
 

@@ -1,10 +1,11 @@
-"""A hostile user beside workers: he plants whatever he may at random, and nothing elsewhere may change.
+"""A hostile user beside workers, who plants files and links at random; no file elsewhere may change.
 
-Two arenas: a sticky directory that everybody may write, where he comes first or in between; and a directory of his
-own, in which root works and he may exchange everything at any moment. In both, workers of root's (and in the first
-of another user's) create, stamp, swap, roll back and write, each with a timeout. Counted as a violation: a file
-elsewhere that was changed in any way, an exception that is no :class:`DogpileError`, a worker that hangs, and a
-resource that nobody can create any more once the hostile user is gone and what he left is removed.
+There are two arenas. One is a sticky directory that every user may write, where the hostile user comes first or in
+between. The other is a directory of the hostile user's own, in which root works, and where the hostile user may
+exchange every file at any moment. In both, workers of root's (and in the first of another user's) create, stamp,
+swap, roll back and write, each with a timeout. Violations are: a file elsewhere that was changed in any way, an
+exception that is no :class:`DogpileError`, a worker that hangs, and a resource that cannot be created any more
+after the hostile user has ended and its files are removed.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -29,17 +32,17 @@ from functools import partial
 from pathlib import Path
 
 from dogpile_fs import DataDirectory, Datafile, DogpileError, SyncReaderDogpile, atomic_write
-from dogpile_fs._os import replace as swap
+from dogpile_fs._layout import temp_affixes
 from tests.security.neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as
 from tests.support.places import writing
 
 HANG = 10.0
 PROTECTION = Path("/proc/sys/fs/protected_hardlinks")
-SUFFIXES = ("", ".dogpile", ".dogpile.lock", ".dogpile.rwlock")
+SUFFIXES = ("", ".dogpile", ".dogpile.journal", ".dogpile.lock", ".dogpile.rwlock")
 
 
 def deeds(arena: Path, private: Path) -> list[tuple[str, Callable[[], object]]]:
-    """What a worker does, by name, with the resources of *arena*."""
+    """Return what a worker does, by name, with the resources of *arena*."""
     path = str(arena / "resource")
     dogpile = SyncReaderDogpile(0, path, timeout=0.2, mode=0o666)
     shared = Datafile(
@@ -78,7 +81,7 @@ def deeds(arena: Path, private: Path) -> list[tuple[str, Callable[[], object]]]:
 
 
 def work(uid: int, all_deeds: list[tuple[str, Callable[[], object]]], seed: int, report: int) -> None:
-    """A worker's life: tells each deed's end on *report*, a line each."""
+    """Run a worker, which reports the end of each operation on *report*, a line each."""
     chance = random.Random(seed)
     with acting_as(uid):
         while True:
@@ -94,10 +97,11 @@ def work(uid: int, all_deeds: list[tuple[str, Callable[[], object]]], seed: int,
 
 
 class Hostile:
-    """The user who plants things in *arena*, to lead others to what is *outside*."""
+    """The user who plants files in *arena* that lead other users to the files *outside*."""
 
     def __init__(self, arena: Path, outside: Outside, chance: random.Random) -> None:
         self.arena = arena
+        self.is_sticky = bool(arena.stat().st_mode & stat.S_ISVTX)
         self.chance = chance
         self.leads = [outside.canary, outside.directory / "new", outside.within, outside.directory]
         self.fds: list[int] = []
@@ -111,14 +115,21 @@ class Hostile:
                 time.sleep(self.chance.choice((0, 0, 0.0002, 0.002)))
 
     def name(self) -> str:
-        """One that means something to the workers, be it there or not."""
-        there = [name for name in os.listdir(self.arena) if name.startswith((".dogpile", "shared"))]
+        """Return a name that the workers use, whether there is a file or not."""
+        there = [
+            name
+            for name in os.listdir(self.arena)
+            # The directory's owner may rename the one in which another user builds: SECURITY.rst says what then.
+            if name.startswith((".dogpile", "shared")) and not re.fullmatch(r"\.dogpile-\d+", name)
+        ]
         if there and self.chance.random() < 0.5:
             return self.chance.choice(there)
         own = self.chance.choice(("report", "index", "settings", "resource"))
         if self.chance.random() < 0.2:
             kind = self.chance.choice(("tmp", "new", "kept", "dir", "old"))
-            begin, end = swap.marked(kind, str(self.arena / own))
+            if self.is_sticky and self.chance.random() < 0.02:
+                return f".dogpile-{self.chance.choice((ROOT, OTHER))}"
+            begin, end = temp_affixes(kind, str(self.arena / own))
             return begin + self.chance.choice(("0", "1", "kept", "9-8", "1-0")) + end
         return own + self.chance.choice(SUFFIXES)
 
@@ -166,12 +177,12 @@ class Hostile:
             os.unlink(place)
 
     def exchange(self, place: str, lead: Path) -> None:
-        """Put a link in the place of what is there, which only the directory's owner may."""
+        """Put a link in the place of the file that is there, which only the directory's owner may."""
         os.rename(place, f"{place}.{self.chance.random()}")
         os.symlink(lead, place)
 
     def hold(self, place: str, lead: Path) -> None:
-        """Lock it, for as long as the descriptor is kept; or have a lease on it."""
+        """Lock it for as long as the descriptor is kept, or have a lease on it."""
         while len(self.fds) > 3:
             os.close(self.fds.pop(0))
         fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -183,7 +194,7 @@ class Hostile:
 
 @contextmanager
 def hard_links_unprotected(wanted: bool) -> Iterator[None]:
-    """Anybody may make a hard link to anything, as long as the block lasts, if that is *wanted*."""
+    """Let every user make hard links to any file, as long as the block lasts, if that is *wanted*."""
     before = PROTECTION.read_text()
     if wanted:
         PROTECTION.write_text("0")
@@ -206,7 +217,7 @@ def born(life: Callable[[], None]) -> int:
 def fight(
     arena: Path, base: Path, outside: Outside, users: tuple[int, ...], seed: int, seconds: float
 ) -> Counter[str]:
-    """Let workers of *users* and the hostile one loose in *arena*; what happened how often."""
+    """Run workers of *users* and the hostile user in *arena*, and count what happened."""
     read, report = os.pipe()
     os.set_blocking(read, False)
     lives = []
@@ -214,7 +225,7 @@ def fight(
         private = base / f"private-{arena.name}-{uid}"
         private.mkdir(exist_ok=True)
         os.chown(private, uid, uid)
-        # Made before anything is planted, as by a server at its start.
+        # Made before any file is planted, as by a server at its start.
         lives.append(partial(work, uid, deeds(arena, private), seed + number, report))
     workers = [born(life) for life in lives]
     hostile = [born(Hostile(arena, outside, random.Random(seed + 100 + n)).live) for n in range(2)]
@@ -231,7 +242,7 @@ def fight(
             for line in lines:
                 name, end = json.loads(line)
                 ends[
-                    f"{name}: {end}" if "violation" in end else f"{name}: {'done' if end == 'done' else 'told'}"
+                    f"{name}: {end}" if "violation" in end else f"{name}: {'done' if end == 'done' else 'error'}"
                 ] += 1
             if time.monotonic() - heard > HANG:
                 ends[f"violation: for {HANG} s no worker in {arena.name} has done anything"] += 1
@@ -246,7 +257,7 @@ def fight(
 
 
 def aftermath(arena: Path) -> str:
-    """What is wrong when the hostile user is gone, and root has removed what he left."""
+    """Return what is wrong after the hostile user has ended, and root has removed its files."""
     for entry in list(os.scandir(arena)):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
@@ -280,7 +291,7 @@ def main() -> int:
     base.chmod(0o755)
     result: Counter[str] = Counter()
     violations = []
-    logging.getLogger("dogpile_fs").setLevel(logging.CRITICAL)  # what was planted, many times a second
+    logging.getLogger("dogpile_fs").setLevel(logging.CRITICAL)  # planted files are logged, many times a second
     try:
         sticky, theirs = base / "sticky", base / "theirs"
         for arena in (sticky, theirs):

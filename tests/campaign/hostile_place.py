@@ -1,4 +1,4 @@
-"""A directory in which a foreign hand does what it pleases, and the rules by which it is told what went wrong."""
+"""A directory in which another program changes files at random, and the checks of what a user of it gets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from types import FrameType
 
 __all__ = ["EXPIRETIME", "HostilePlace", "no_hang", "sure"]
 
-#: Nothing that is put there is as young as that: whatever is fresh by it is wrongly so.
+#: Seconds. No file that is put there is as young as that: if it counts as fresh, that is wrong.
 EXPIRETIME = 3600.0
-#: What takes longer hangs.
+#: Seconds after which a call counts as hanging.
 _PATIENCE = 60.0
 
 
@@ -31,7 +31,7 @@ class HostilePlace:
         self.open: list[int] = []
 
     def fresh_place(self) -> Path:
-        """An empty directory, the only one."""
+        """Make an empty directory, the only one, and return it."""
         for descriptor in self.open:
             os.close(descriptor)
         self.open.clear()
@@ -66,7 +66,7 @@ def sure(holds: bool, otherwise: str) -> None:
 
 @contextmanager
 def no_hang() -> Iterator[None]:
-    """A block that is left by an error if a single call in it hangs; main thread only."""
+    """Leave the block by an error if a single call in it hangs. For the main thread only."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"hangs in {frame.f_code.co_qualname if frame is not None else 'nothing'}")

@@ -1,8 +1,8 @@
-"""Command lines as nobody should type them: what is understood, what is refused, and how it ends.
+"""Command lines with wrong words: how they are parsed, refused, and executed.
 
 What must hold: no traceback; an exit status that the documentation lists; a wrong usage is one line on stderr;
-every duration that is taken is a finite number of seconds from 0 on; what the quick scan takes, argparse takes
-with the same meaning; and nothing is written outside of the directory that the paths name.
+every accepted duration is a finite number of seconds from 0 on; argparse accepts each line that the quick scan
+accepts, with the same meaning; and nothing is written outside of the directory that the paths name.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ __all__ = ["HostileWords"]
 T = TypeVar("T")
 
 _ROOT = Path(__file__).parent.parent.parent
-#: Seconds that a run may take; none of them has more than a moment's work to do.
+#: Seconds that a run may take. Each has only a moment's work to do.
 _PATIENCE = 60.0
 
 _OF_DURATION = ["--expire", "--wait", "--timeout", "--kill-after"]
 _DOCUMENTED = {0, 64, 65, 66, 69, 71, 73, 74, 75, 77, 78, 124, 126, 127}
-#: Besides, by command.
-_OWN = {"status": {1, 2}, "run": {1, 3, 137}}  # of COMMAND, of a shell's ``kill -9``
-#: Commands that tell of each path by itself.
-_OF_MANY = ("status", "invalidate")
+#: Further statuses, by command.
+_OWN = {
+    "status": {1, 2, 3},
+    "history": {2},  # nothing is known
+    "run": {1, 3, 137},  # of COMMAND, of a shell's ``kill -9``
+}
+#: Commands that report on each path by itself.
+_OF_MANY = ("status", "invalidate", "metrics")
 
 
 class HostileWords:
@@ -53,7 +57,7 @@ class HostileWords:
         self._lines = CommandLines(random)
         self._violations: list[str] = []
 
-    # In this process: understood or refused, and nothing done.
+    # In this process: parsed or refused, and not executed.
 
     def parse(self, seconds: float) -> tuple[dict[str, int], list[str]]:
         counts = {"durations_read": 0, "command_lines_parsed": 0, "values_refused": 0}
@@ -71,32 +75,35 @@ class HostileWords:
         return counts, self._violations
 
     def read_a_duration(self) -> None:
-        """One that may be none, and what is told of it reads back."""
+        """Check a text that may be no duration; its printed form must parse to the same."""
         text = self._random.choice(DURATIONS + NO_DURATIONS)
         if self._random.random() < 0.7:
             text = "".join(self._random.choices("0123456789..wdhms\u0661 -+e", k=self._random.randrange(12)))
         try:
             seconds = parse_or_never(text)
         except ValueError as error:
-            _sure("is no duration" in str(error), f"{text!r} is refused with {error!r}")
+            _sure("is not a duration" in str(error), f"{text!r} is refused with {error!r}")
             return
         if seconds is None:
             return
         _sure(math.isfinite(seconds) and seconds >= 0, f"{text!r} is {seconds}")
-        told = format_seconds(seconds)
-        _sure(math.isclose(parse(told), seconds, rel_tol=0.05, abs_tol=0.001), f"{text!r} is told as {told!r}")
+        printed = format_seconds(seconds)
+        _sure(
+            math.isclose(parse(printed), seconds, rel_tol=0.05, abs_tol=0.001),
+            f"{text!r} becomes {printed!r}",
+        )
 
     def parse_a_line(self) -> None:
-        """A whole command line, and the same by the quick scan."""
+        """Check a whole command line, and that the quick scan agrees."""
         words = self._lines.any(most=6)
         quickly = scan(words[1:]) if words[:1] == ["run"] else None
         try:
             with redirect_stdout(io.StringIO()):
                 found = parsed(words)
         except exits.Exit as error:
-            told = exits.told(error)
-            _sure(error.status == exits.USAGE, f"{words!r} ends with {error.status}: {told}")
-            _sure(bool(told) and len(told.splitlines()) == 1, f"{words!r} is refused with {told!r}")
+            message = exits.message_of(error)
+            _sure(error.status == exits.USAGE, f"{words!r} ends with {error.status}: {message}")
+            _sure(bool(message) and len(message.splitlines()) == 1, f"{words!r} is refused with {message!r}")
             _sure(quickly is None, f"{words!r} is refused, but not at the quick scan")
             return
         except Exception as error:
@@ -112,7 +119,7 @@ class HostileWords:
             )
 
     def refuse_a_value(self) -> None:
-        """A line that is right but for one value, which is told with its option."""
+        """Check a correct line with one wrong value, which must be reported with its option."""
         flag = self._random.choice(_OF_DURATION)
         value = self._random.choice(NO_DURATIONS)
         words = ["run", "--expire=1h", "--output=file", f"{flag}={value}", "--", "true"]
@@ -120,16 +127,16 @@ class HostileWords:
         try:
             parsed(words)
         except exits.Exit as error:
-            told = exits.told(error)
-            _sure(error.status == exits.USAGE and flag in told, f"{words!r} is refused with {told!r}")
-            _sure(len(told.splitlines()) == 1, f"{words!r} is refused with {told!r}")
+            message = exits.message_of(error)
+            _sure(error.status == exits.USAGE and flag in message, f"{words!r} is refused with {message!r}")
+            _sure(len(message.splitlines()) == 1, f"{words!r} is refused with {message!r}")
         else:
             _sure(False, f"{words!r} is taken")
 
     # As processes.
 
     def run(self, seconds: float) -> tuple[dict[str, int], list[str]]:
-        """Real runs, with files and sidecars of any kind under their paths."""
+        """Run the command, with files and sidecars of any kind under its paths."""
         counts = {"command_lines_run": 0}
         ended: dict[int, int] = {}
         with tempfile.TemporaryDirectory() as directory:
@@ -178,7 +185,7 @@ class HostileWords:
         return ended.returncode
 
     def _prepare(self, work: Path) -> None:
-        """Files, sidecars and what is left of them by the runs before."""
+        """Make files and sidecars, among the leftovers of the runs before."""
         if self._random.random() < 0.2:
             for path in work.iterdir():
                 if path.is_file():
@@ -199,7 +206,7 @@ class HostileWords:
         return {**environment, **more}
 
     def _closing(self) -> list[str]:
-        """What closes standard descriptors, sometimes."""
+        """Return the words that run a command with standard descriptors closed; mostly none."""
         if self._random.random() < 0.9:
             return []
         return ["sh", "-c", 'exec "$@" ' + self._random.choice(["<&-", ">&-", "2>&-", ">&- 2>&-"]), "sh"]

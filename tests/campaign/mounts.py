@@ -1,8 +1,9 @@
-"""File systems that are mounted for a while: seen by nobody else, and gone with whoever mounted them.
+"""File systems that are mounted for a while: visible to no other process, and gone with the one that mounted them.
 
-Promised: in a mount namespace of one's own (:func:`keep_mounts_to_ourselves`), the kernel unmounts everything and
-detaches the loop devices when the last process in it has ended, however that came. Whoever ends well has unmounted
-before. Needs root, and a kernel that knows the file system; what is missing is told by :class:`CannotMount`.
+Promised: in a mount namespace of its own (:func:`keep_mounts_to_ourselves`), the kernel unmounts everything and
+detaches the loop devices when the last process in it has ended, however that came. A process that ends normally
+has unmounted before. It needs root, and a kernel that knows the file system; :class:`CannotMount` says what is
+missing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _NEW_NAMESPACE = 0x0002_0000  # CLONE_NEWNS
 _SYS_ADMIN = 21  # CAP_SYS_ADMIN
 _RECURSIVE, _PRIVATE, _DETACH = 0x4000, 1 << 18, 2
 
-#: What makes each file system on an image. Quiet, and over whatever is there.
+#: The command that makes each file system on an image: quiet, and over any contents.
 _MAKE: dict[str, Sequence[str]] = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
@@ -42,7 +43,7 @@ _MAKE: dict[str, Sequence[str]] = {
 
 
 class CannotMount(Exception):
-    """This system has no such thing, or does not let us."""
+    """This system has no such file system or device, or does not permit it."""
 
 
 def keep_mounts_to_ourselves() -> None:
@@ -59,7 +60,7 @@ def refuse_unless_mountable(*kinds: str) -> None:
     """:raises CannotMount: if one of *kinds* cannot be made and mounted on a loop device here."""
     capabilities = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
     if capabilities is None or not int(capabilities[1], 16) >> _SYS_ADMIN & 1:
-        raise CannotMount("only who has CAP_SYS_ADMIN may mount")
+        raise CannotMount("mounting needs CAP_SYS_ADMIN")
     known = Path("/proc/filesystems").read_text().split()
     for kind in kinds:
         if kind not in known:
@@ -73,22 +74,22 @@ def refuse_unless_mountable(*kinds: str) -> None:
 
 
 def make_image(path: Path, kind: str, size: int) -> None:
-    """An empty file system of *kind* in a sparse file of *size* bytes."""
+    """Make an empty file system of *kind* in a sparse file of *size* bytes."""
     with open(path, "wb") as file:
         file.truncate(size)
     _run(*_MAKE[kind], str(path))
 
 
 def mount(source: str, target: str | Path, kind: str, options: str = "", flags: int = 0) -> None:
-    """mount(2). :raises CannotMount: with what the system said."""
+    """Call mount(2). :raises CannotMount: with the system's reason."""
     if _libc().mount(source.encode(), os.fsencode(target), kind.encode(), flags, options.encode()) != 0:
         raise CannotMount(f"{kind} {source} on {target}: {os.strerror(ctypes.get_errno())}")
 
 
 def unmount(target: str | Path) -> None:
-    """Unmount what is at *target*, once nobody uses it any more: a loop device lets go of its file a moment late.
+    """Unmount *target*, once no process uses it any more: a loop device closes its file a moment late.
 
-    :raises AssertionError: if somebody keeps using it. It is out of sight then all the same.
+    :raises AssertionError: if a process keeps using it. It is out of sight then all the same.
     """
     try:
         wait_for(lambda: _libc().umount2(os.fsencode(target), 0) == 0, f"{target} to be left by all", patience=10)
@@ -99,9 +100,9 @@ def unmount(target: str | Path) -> None:
 
 @contextmanager
 def mounted(kind: str, source: Path, target: Path, options: str = "") -> Iterator[Path]:
-    """The image *source* on a loop device, that goes when it is unmounted.
+    """Mount the image *source* on a loop device, which goes when it is unmounted.
 
-    :raises CannotMount: if it cannot be mounted, with what mount(8) said.
+    :raises CannotMount: if it cannot be mounted, with the reason of mount(8).
     """
     target.mkdir(exist_ok=True)
     _run("mount", "-t", kind, "-o", f"loop,{options}".rstrip(","), str(source), str(target))

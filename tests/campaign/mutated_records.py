@@ -1,7 +1,7 @@
-"""Sidecars as no creation writes them: made from sound records, and altered where a decoder could stumble.
+"""Sidecars as no creation writes them: made from sound records, and altered where a decoder could fail.
 
-All of it comes from a ``random.Random``: the same seed gives the same bytes. Most of it is under a checksum that
-is right, because what the checksum refuses tests nothing but the checksum. It is meant to be fast, so it puts
+All of it comes from a ``random.Random``: the same seed gives the same bytes. Most of it is under a correct
+checksum, because bytes that the checksum refuses test nothing but the checksum. It is meant to be fast, so it puts
 texts together and does not go through ``json``.
 """
 
@@ -11,16 +11,16 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
-from dogpile_fs._sidecar.record import CHECKSUM_AT, SIZE
+from dogpile_fs._sidecar.record import CHECKSUM_AT, FIELDS, SIZE
 
 __all__ = ["MutatedRecords", "sealed"]
 
-#: What stands for a moment or a number of seconds.
+#: Values for a moment or a number of seconds.
 _FLOATS = (
     b"1000.0 1732217000.25 -1.0 0.0 -0.0 0.5 3600.0 5e-324 1e308 1.7976931348623157e308 -1.7976931348623157e+308 "
     b"1e400 -1e400 1E5 1e-400 NaN Infinity -Infinity 1.0000000000000002 9007199254740993.0 2147483648.0 -3e9 1000"
 ).split()
-#: What stands for a count, or for one of the numbers that describe a file.
+#: Values for a count, or for one of the numbers that describe a file.
 _INTEGERS = (
     b"0 1 2 7 -1 -0 3584 3583 65536 2147483648 4294967296 9223372036854775807 9223372036854775808 "
     b"-9223372036854775809 18446744073709551616 79228162514264337593543950336 true false 1.0 1e3 0x1 01 +1 1_000"
@@ -72,65 +72,98 @@ _OTHERS = [
     b"//",
     b"undefined",
 ]
-_LARGEST_ABOUT = b"[%d, %d, %d, %d]" % (-(2**96), -(2**96), -(2**96), -(2**96))
-_ABOUTS = [
-    b"[1, %d, 3, 4]" % (2**96 + 1),
+_LARGEST_FINGERPRINT = b'["untagged", %d, %d, %d]' % (2**64, -(2**96), 2**64)
+_FINGERPRINTS = [
+    b'["file", %d, 3, 4]' % (2**64 + 1),
     b"null",
-    b"[1, 2, 3, 4]",
-    b"[-1, 2, 3, -4]",
+    b'["file", 2, 3, 4]',
+    b'["unknown", 0, -3, 4]',
+    b'["file", -1, 3, 4]',
+    b'["file", 1, 3, -4]',
+    b'["door", 1, 3, 4]',
     b"[0, 0, 0, 0]",
-    b"[1, 2, 3]",
-    b"[1, 2, 3, 4, 5]",
-    b"[1, 2, 3, true]",
-    b"[1, 2, 3, 4.0]",
-    b'{"1": 2}',
+    b'["file", 2, 3]',
+    b'["file", 2, 3, 4, 5]',
+    b'["file", 2, 3, true]',
+    b'["file", 2, 3.0, 4]',
+    b'{"file": 2}',
     b'"1234"',
-    b"[9223372036854775807, -9223372036854775808, 18446744073709551615, -18446744073709551616]",
-    b"[1, " + b"9" * 300 + b", 3, 4]",
-    b"[1, -62135596800000000000, 3, 4]",
-    b"[[1], 2, 3, 4]",
-    b"[null, 2, 3, 4]",
+    b'["file", 9223372036854775807, -9223372036854775808, 18446744073709551615]',
+    b'["file", ' + b"9" * 300 + b", 3, 4]",
+    b'["tagged", 0, -62135596800000000000, 4]',
+    b'[["file"], 2, 3, 4]',
+    b'["file", null, 3, 4]',
 ]
 _ATTEMPTS = [
     b"null",
+    b'{"host": "there", "pid": 8, "since": 1001.5}',
+    b'{"host": "", "pid": 0, "since": -1.0}',
+    b'{"host": "there", "pid": 8}',
+    b'{"host": "there", "pid": 8, "since": 1001.5, "deadline": 1005.5, "kind": "process"}',
+    b'{"host": "there", "pid": 8, "since": 1001.5, "boot": "0123456789abcdef", "pid_ns": 4026531836}',
+    b'{"host": "there", "pid": 8, "since": 1001.5, "boot": "not a boot"}',
+    b'{"host": "there", "pid": 8, "since": 1001.5, "self": 1}',
+    b'{"host": "there", "pid": -8, "since": 1001.5}',
+    b'{"host": "there", "pid": true, "since": 1001.5}',
+    b'{"host": "there", "pid": 8, "since": 1001}',
+    b'{"host": "there", "pid": 8, "since": NaN}',
+    b'{"host": "there", "pid": 8, "since": 1e400}',
     b'["there", 8, 1001.5]',
-    b'["", 0, -1.0]',
-    b'["there", 8]',
-    b'["there", 8, 1001.5, 0]',
-    b'["there", -8, 1001.5]',
-    b'["there", true, 1001.5]',
-    b'["there", 8, 1001]',
-    b'["there", 8, NaN]',
-    b'["there", 8, 1e400]',
-    b'[8, "there", 1001.5]',
-    b'["' + b"x" * 250 + b'", 8, 1001.5]',
-    b'["\\ud800", 8, 1001.5]',
-    b'["\xed\xa0\xbd\xed\xb8\x80", 8, 1.5]',
-    b'["there", ' + b"9" * 250 + b", 1001.5]",
+    b'{"host": "' + b"x" * 250 + b'", "pid": 8, "since": 1001.5}',
+    b'{"host": "\\ud800", "pid": 8, "since": 1001.5}',
+    b'{"host": "\xed\xa0\xbd\xed\xb8\x80", "pid": 8, "since": 1.5}',
+    b'{"host": "there", "pid": ' + b"9" * 250 + b', "since": 1001.5}',
     b'{"host": "there"}',
+    b"{}",
     b'"abc"',
 ]
 _VERSIONS = [b"1", b"1", b"1", b"0", b"-1", b"2", b"1.0", b"true", b"null", b'"1"', b"9" * 300, b"[1]"]
-#: Each field: its name, what a sound record may have there, and what this field in particular may stumble over.
+#: Each field: its name, values of a sound record, and values that this field in particular may fail on.
 _FIELDS: list[tuple[bytes, list[bytes], list[bytes]]] = [
     (b'"dogpile_fs"', [b"1"], _VERSIONS),
     (b'"createdtime"', [b"-1.0", b"1000.0", b"1732217000.25", b"1e300", b"-1.7976931348623157e+308"], _FLOATS),
     (b'"generation"', [b"0", b"3", b"3583", b"9007199254740992"], _INTEGERS),
     (b'"cost"', [b"0.0", b"0.25", b"86400.5", b"-1.7976931348623157e+308"], _FLOATS),
-    (b'"host"', [b'""', b'"here"', b'"b\\u00fcro"', b'"\\udc80"'], _TEXTS),
-    (b'"pid"', [b"0", b"7", b"4194304", b"9007199254740992"], _INTEGERS),
+    (b'"host"', [b'""', b'"here"', b'"b\\u00fcro"'], _TEXTS),
+    (b'"pid"', [b"0", b"7", b"4194304", b"4294967296"], _INTEGERS),
     (b'"invalidated"', [b"null", b"null", b'"soft"', b'"hard"'], _OTHERS),
     (b'"invalidations"', [b"0", b"2", b"9007199254740992"], _INTEGERS),
     (b'"hard_invalidations"', [b"0", b"1", b"9007199254740992"], _INTEGERS),
     (b'"expiretime"', [b"null", b"0.0", b"10.0", b"3600.0", b"1e300"], _FLOATS),
-    (b'"about"', [b"null", b"[1, 2, 3, 4]", b"[-1, 1732217000250000000, 12, -4]", _LARGEST_ABOUT], _ABOUTS),
+    (
+        b'"fingerprint"',
+        [b"null", b'["file", 2, 3, 4]', b'["tagged", 0, 1732217000250000000, 12]', _LARGEST_FINGERPRINT],
+        _FINGERPRINTS,
+    ),
+    (b'"fingerprint_generation"', [b"0", b"3", b"9007199254740992"], _INTEGERS),
     (
         b'"attempt"',
-        [b"null", b'["there", 8, 1001.5]', b'["", 9007199254740992, -1.7976931348623157e+308]'],
+        [
+            b"null",
+            b'{"host": "there", "pid": 8, "since": 1001.5}',
+            b'{"host": "", "pid": 4294967296, "since": -1.7976931348623157e+308, "kind": "process"}',
+        ],
         _ATTEMPTS,
     ),
+    (b'"lifetime"', [b"null", b"null", b"0.0", b"10.0", b"1e300"], _FLOATS),
+    (b'"max_stale"', [b"null", b"null", b"0.0", b"60.0", b"1e300"], _FLOATS),
+    (b'"stale_since"', [b"null", b"1000.0", b"1732217000.25", b"-1.7976931348623157e+308"], _FLOATS),
+    (b'"invalidated_at"', [b"null", b"1000.0", b"1732217000.25"], _FLOATS),
+    (b'"note"', [b'""', b'"W/abc"', b'"' + b"n" * 96 + b'"'], [*_TEXTS, b'"' + b"n" * 97 + b'"']),
+    (b'"inputs"', [b"null", b'"' + b"0f" * 16 + b'"'], _TEXTS),
+    (b'"failures"', [b"0", b"3", b"9007199254740992"], _INTEGERS),
+    (b'"failures_total"', [b"0", b"7", b"9007199254740992"], _INTEGERS),
+    (b'"first_failed_at"', [b"null", b"999.0"], _FLOATS),
+    (b'"failed_at"', [b"null", b"1000.0", b"1732217000.25", b"1e300", b"-1.7976931348623157e+308"], _FLOATS),
+    (b'"retry_after"', [b"0.0", b"2.0", b"1e300"], _FLOATS),
+    (b'"failed_type"', [b'""', b'"died"', b'"OSError"', b'"' + b"x" * 48 + b'"'], _TEXTS),
+    (b'"failed_pid"', [b"0", b"7", b"4294967296"], _INTEGERS),
+    (b'"changes"', [b"0", b"7", b"9007199254740992"], _INTEGERS),
 ]
-_ANYTHING = [*_FLOATS, *_INTEGERS, *_TEXTS, *_OTHERS, *_ABOUTS, *_ATTEMPTS]
+#: The group of each field; what else is there is put into any.
+_GROUPS = (b'"version"', b'"failures"', b'"resource"')
+_GROUP_OF = {b'"%s"' % name.encode(): b'"%s"' % field.group.encode() for name, field in FIELDS.items()}
+_ANYTHING = [*_FLOATS, *_INTEGERS, *_TEXTS, *_OTHERS, *_FINGERPRINTS, *_ATTEMPTS]
 _NAMES = [b'"more"', b'""', b'"host "', b'"Host"', b"host", b'"self"', b'"\\u0068ost"', b'"\xff"', b"1", b"null"]
 _SEPARATORS = [(b", ", b": ")] * 6 + [
     (b",", b":"),
@@ -148,12 +181,12 @@ _WHOLE_TEXTS = [
     b"1",
     b'"dogpile_fs"',
     b"NaN",
-    b"9" * 503,
-    b"-" + b"9" * 502,
-    b"[" * 503,
+    b"9" * (CHECKSUM_AT),
+    b"-" + b"9" * (CHECKSUM_AT - 1),
+    b"[" * CHECKSUM_AT,
     b'{"a":' * 100,
     b"[" * 250 + b"]" * 250,
-    b"\0" * 503,
+    b"\0" * CHECKSUM_AT,
     b"\xff\xfe" + b"[\0" * 250,
     b'{"dogpile_fs": 2}',
     b'{"dogpile_fs": 1}',
@@ -163,18 +196,18 @@ _WHOLE_TEXTS = [
 
 
 def sealed(body: bytes) -> bytes:
-    """*body*, cut or padded to its room, under a checksum that is right."""
+    """Return *body*, cut or padded to its length, under a correct checksum."""
     body = body[:CHECKSUM_AT].ljust(CHECKSUM_AT)
     return body + b"%08x\n" % zlib.crc32(body)
 
 
 class MutatedRecords:
-    """What *random* makes of sound records; *kinds* counts what was made, by the name of the alteration."""
+    """Random alterations of sound records; *kinds* counts them by the name of the alteration."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
         self.kinds: dict[str, int] = {}
-        # The share of each is how often it stands here.
+        # The share of each is how often it is in this list.
         self._ways: list[Callable[[], bytes]] = [
             *[self.with_other_values] * 9,
             self.with_other_values_unsealed,
@@ -188,28 +221,29 @@ class MutatedRecords:
         ]
 
     def next(self) -> bytes:
-        """One more."""
+        """Return one more."""
         way = self._ways[self._below(len(self._ways))]
         name = way.__name__
         self.kinds[name] = self.kinds.get(name, 0) + 1
         return way()
 
     def altered(self, data: bytes) -> bytes:
-        """*data* with some of its bytes changed, sealed again as a rule; for a fuzzer that has *data* already."""
+        """Return *data* with some of its bytes changed, mostly under a new checksum; for a fuzzer that has *data*
+        already."""
         if self._below(8) == 0:
             return self.next()
         body = self._scribbled(data[:CHECKSUM_AT])
         return sealed(body) if self._below(8) else body + data[CHECKSUM_AT:]
 
     def with_other_values(self) -> bytes:
-        """One to three values are not what they should be; or none, which makes a sound record."""
+        """Return a record with up to three wrong values; with none it is sound."""
         return sealed(self._text(self._below(4)))
 
     def with_other_values_unsealed(self) -> bytes:
         return self._text(self._below(4)).ljust(CHECKSUM_AT)[:CHECKSUM_AT] + b"%08x\n" % self._below(1 << 32)
 
     def with_other_names(self) -> bytes:
-        """Fields are missing, there twice, out of order, or called something else."""
+        """Return a record with fields missing, twice, out of order, or with other names."""
         pairs = self._pairs(self._below(2))
         for _ in range(1 + self._below(2)):
             at, other = self._below(len(pairs)), self._below(len(pairs))
@@ -227,7 +261,7 @@ class MutatedRecords:
         return sealed(self._joined(pairs))
 
     def with_another_text(self) -> bytes:
-        """JSON, or nearly, but no record."""
+        """Return JSON, or nearly, that is no record."""
         text = self._one_of(_WHOLE_TEXTS if self._below(2) else _ANYTHING)
         return sealed(text if self._below(4) else text + self._text(0))
 
@@ -236,14 +270,14 @@ class MutatedRecords:
         return sealed(text.encode(_ENCODINGS[self._below(len(_ENCODINGS))]))
 
     def with_other_bytes(self) -> bytes:
-        """Scribbled on, under a checksum that is right or that was."""
+        """Return a record with bytes overwritten, under a correct checksum or the one before."""
         data = sealed(self._text(self._below(2)))
         if self._below(4):
             return sealed(self._scribbled(data[:CHECKSUM_AT]))
         return self._scribbled(data)
 
     def torn(self) -> bytes:
-        """The beginning of one record and the end of another, as half a write leaves it."""
+        """Return the beginning of one record and the end of another, as half a write leaves it."""
         at = self._below(SIZE + 1)
         mixed = sealed(self._text(0))[:at] + sealed(self._text(self._below(2)))[at:]
         return sealed(mixed) if self._below(2) else mixed
@@ -273,7 +307,17 @@ class MutatedRecords:
 
     def _joined(self, pairs: list[tuple[bytes, bytes]]) -> bytes:
         between, within = _SEPARATORS[self._below(len(_SEPARATORS))]
-        return b"{" + between.join([name + within + value for name, value in pairs]) + b"}"
+        groups: dict[bytes, list[bytes]] = {group: [] for group in _GROUPS}
+        top = []
+        for name, value in pairs:
+            if name == b'"dogpile_fs"':
+                top.append(name + within + value)
+            else:
+                groups[_GROUP_OF.get(name) or self._one_of(list(_GROUPS))].append(name + within + value)
+        top += [name + within + b"{" + between.join(values) + b"}" for name, values in groups.items()]
+        if self._below(50) == 0:
+            top[self._below(len(top))] = self._one_of(list(_GROUPS)) + within + self._one_of(_ANYTHING)
+        return b"{" + between.join(top) + b"}"
 
     def _scribbled(self, data: bytes) -> bytes:
         changed = bytearray(data)

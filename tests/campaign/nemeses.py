@@ -1,7 +1,7 @@
-"""Those that run beside a round and do to it what happens in the world: each one kind of harm, at random.
+"""Nemeses: deaths, stops, wrong clocks, harmed files and load, each at random beside a round.
 
-A nemesis is asked to ``strike`` at random moments. What it does is written down as an operation of its own, so
-that the checker knows what it may have caused, and what takes a while it undoes itself, ``later``.
+A nemesis is called to ``strike`` at random moments. Each of its actions is an operation of its own in the history,
+so that the checker knows what it may have caused. Lasting harm is undone ``later``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -38,27 +39,29 @@ class Worker(Protocol):
 
 
 class Stage(Protocol):
-    """What a nemesis finds."""
+    """The objects of a nemesis."""
 
     random: random.Random
     journal: Journal
-    #: Where the resource is, the resource itself, and its coordination files.
+    #: The directory of the resource, and the coordination files by their kinds.
     directory: Path
-    path: str
-    #: Where the clocks of the workers are told what to say.
+    coordination: dict[str, Path]
+    #: What the resource is made from.
+    input: Path
+    #: The files from which the clocks of the workers read their offsets.
     clocks: list[Path]
-    #: Whom the coordination files belong to, if not to this process's user.
+    #: The owner of the coordination files, if that is not this process's user.
     owner: int | None
 
     @property
     def workers(self) -> Sequence[Worker]: ...
 
     def later(self, seconds: float, do: Callable[[], None]) -> None:
-        """Do that, so many seconds from now; at the latest when the round is over."""
+        """Call *do* so many seconds from now, at the latest when the round is over."""
 
 
 class Nemesis(ABC):
-    """Does harm to what is on *stage*."""
+    """Harm what is on *stage*."""
 
     #: Seconds between two strokes, on average.
     pause = 0.2
@@ -70,11 +73,11 @@ class Nemesis(ABC):
     def strike(self) -> None: ...
 
     def end(self) -> None:  # noqa: B027  (most have nothing to end)
-        """The round is over."""
+        """End with the round."""
 
 
 class Kills(Nemesis):
-    """SIGKILL to a process."""
+    """Send SIGKILL to a process."""
 
     pause = 0.4
 
@@ -87,7 +90,7 @@ class Kills(Nemesis):
 
 
 class Stops(Nemesis):
-    """SIGSTOP to a process, and SIGCONT later."""
+    """Send SIGSTOP to a process, and SIGCONT later."""
 
     def strike(self) -> None:
         if not self.stage.workers:
@@ -105,7 +108,7 @@ class Stops(Nemesis):
 
 
 class Clocks(Nemesis):
-    """The wall clock of a process, set forth and back."""
+    """Set the wall clock of a process forth and back."""
 
     def strike(self) -> None:
         clock = self.stage.random.choice(self.stage.clocks)
@@ -116,7 +119,7 @@ class Clocks(Nemesis):
 
 
 class Files(Nemesis):
-    """A foreign hand on the coordination files, and on the directory that they are in."""
+    """Harm the coordination files, and their directory, as another program may."""
 
     pause = 0.1
 
@@ -129,21 +132,20 @@ class Files(Nemesis):
     def strike(self) -> None:
         if self._away:
             return
-        kind = self.stage.random.choice(["sidecar", "sidecar", "lock", "rwlock", "directory"])
+        kind = self.stage.random.choice(["sidecar", *self.stage.coordination, "directory"])
         if kind == "directory":
             if self.stage.random.random() < 0.3:
                 self._move("directory", self.stage.directory, self.stage.directory.with_suffix(".away"))
             return
-        suffix = {"sidecar": ".dogpile", "lock": ".dogpile.lock", "rwlock": ".dogpile.rwlock"}[kind]
-        file = Path(self.stage.path + suffix)
+        file = self.stage.coordination[kind]
         hows = ["delete", "truncate", "scribble", "replace", "link", "fifo", "chmod", "away"]
         how = self.stage.random.choice([*hows, "older"] if kind == "sidecar" else hows)
         if how == "away":
             self._move(kind, file, file.with_suffix(".away"))
             return
-        # What is in a lock file is nobody's business, and its owner may give himself back what he lost: that
-        # excuses nothing.
-        excuses = kind if kind == "sidecar" or how in ("delete", "replace", "link", "fifo") else ""
+        # The contents of a lock file mean nothing, and the owner of a file may restore its permissions: neither
+        # excuses a violation.
+        excuses = kind if kind in ("sidecar", "marker") or how in ("delete", "replace", "link", "fifo") else ""
         op = self.stage.journal.begin("tamper", file=excuses, how=how, of=file.name)
         with suppress(OSError):  # it is not there, or no regular file
             getattr(self, f"_{how}")(file)
@@ -161,7 +163,9 @@ class Files(Nemesis):
         fd = os.open(file, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:
             scribble = self.stage.random.randbytes(self.stage.random.choice([1, 40, 600]))
-            os.pwrite(fd, scribble, self.stage.random.randrange(500))
+            somewhere = self.stage.random.randrange(os.fstat(fd).st_size or 1)
+            # In the file with the records of keys, not where it is a hole.
+            os.pwrite(fd, scribble, os.lseek(fd, somewhere, os.SEEK_DATA) + self.stage.random.randrange(500))
         finally:
             os.close(fd)
 
@@ -169,7 +173,7 @@ class Files(Nemesis):
         self._put(file, self.stage.random.randbytes(self.stage.random.choice([0, 10, 512, 5000])))
 
     def _older(self, file: Path) -> None:
-        """What a backup does that is put back."""
+        """Put an older sidecar back, as from a backup."""
         if self._kept is not None and file.suffix == ".dogpile":
             self._put(file, self._kept)
         self._kept = file.read_bytes() if file.suffix == ".dogpile" and file.is_file() else self._kept
@@ -214,12 +218,58 @@ class Files(Nemesis):
         self.stage.later(self.stage.random.choice([0.001, 0.01, 0.05]), move_back)
 
 
-#: Until who started it is gone, killed perhaps.
+class Inputs(Nemesis):
+    """Change what the resource is made from. Each change makes another size or mtime, or removes the file."""
+
+    pause = 0.12
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._number = 0
+
+    def strike(self) -> None:
+        self._number += 1
+        how = self.stage.random.choice(["write", "older", "replace", "touch", "remove"])
+        if not self.stage.input.exists():
+            how = "write"
+        state = "missing" if how == "remove" else f"state {self._number}"
+        op = self.stage.journal.begin("input", how=how, state=state)
+        getattr(self, f"_{how}")(self.stage.input)
+        self.stage.journal.note(op, "ended")
+
+    def _write(self, file: Path) -> None:
+        """Write other contents in place; no other state has their size, but those made from this one."""
+        with file.open("r+b" if file.exists() else "wb") as opened:
+            opened.write(bytes(100 + self._number))
+            opened.truncate()
+
+    def _older(self, file: Path) -> None:
+        """Put a file of the same size and with an older mtime there, as from a backup."""
+        self._put(file, file.stat().st_mtime_ns - 1_000_000_000)
+
+    def _replace(self, file: Path) -> None:
+        self._put(file, time.time_ns())
+
+    def _put(self, file: Path, mtime_ns: int) -> None:
+        new = file.with_suffix(".new")
+        new.write_bytes(self.stage.random.randbytes(file.stat().st_size))
+        os.utime(new, ns=(mtime_ns, mtime_ns))
+        new.replace(file)
+
+    def _touch(self, file: Path) -> None:
+        now = time.time_ns()
+        os.utime(file, ns=(now, now))
+
+    def _remove(self, file: Path) -> None:
+        file.unlink()
+
+
+#: Burns until the process that started it is gone, perhaps killed.
 _BURN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(10_000))"
 
 
 class Load(Nemesis):
-    """Both cores, and more, have other things to do."""
+    """Keep all cores busy."""
 
     pause = 1e9
 
@@ -236,25 +286,26 @@ class Load(Nemesis):
             burner.wait()
 
 
-#: The ones that stand beside. Others are part of the programs: see programs.py.
+#: The nemeses that run beside. Others are part of the programs: see programs.py.
 NEMESES: dict[str, type[Nemesis]] = {
     "kills": Kills,
     "stops": Stops,
     "clocks": Clocks,
     "files": Files,
+    "inputs": Inputs,
     "load": Load,
 }
 
 
 def set_clock(clock: Path, by: float) -> None:
-    """Have the processes that *clock* lies to believe that it is so many seconds later."""
+    """Set the clock that *clock* controls so many seconds ahead."""
     with clock.open("r+b" if clock.exists() else "wb") as file:
         file.write(struct.pack("=q", int(by * 1e9)))
 
 
 @cache
 def lying_clock() -> str | None:
-    """The library that lies about the time, made for this process; None where there is no compiler."""
+    """Build the library that reports a wrong time, and return its path; None where there is no compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None

@@ -1,10 +1,10 @@
 """Power cuts, by the hundred, during swaps and stamps: ``python -m tests.campaign.power --cuts 200``.
 
-Processes swap and stamp (:mod:`.swapping`) on a file system whose disk remembers every write and every flush
-(:mod:`.blocklog`). From that, what a power cut at a moment leaves is made (:mod:`.cuts`), mounted, so that its
-journal is replayed, and looked at (:mod:`.aftermath`). With ``durable=True`` everything must have lasted whose
-call had returned. With ``durable=False`` what did not last is only counted; but of what is there the truth must be
-told, and all must work on.
+Processes swap and stamp (:mod:`.swapping`) on a file system whose disk logs every write and every flush
+(:mod:`.blocklog`). :mod:`.cuts` makes the states that a power cut may leave. Each is mounted, so that its journal
+replays, and checked (:mod:`.aftermath`). With ``durable=True`` each version must be there whose call had returned.
+With ``durable=False`` losses are only counted; but the status must be true for the file that is there, and
+everything must work on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PATIENCE = 60
 _SIZE = 512 << 20
 _TOLD = 20
 
-#: How each is mounted, one run after the other; the first is the usual way.
+#: The mount options of each, one run after the other; the first is the usual way.
 _OPTIONS = {
     "ext4": ("", "noauto_da_alloc,commit=1", "data=writeback,noauto_da_alloc"),
     "xfs": ("", "logbsize=256k", "wsync"),
@@ -47,7 +47,7 @@ _OPTIONS = {
 
 @dataclass
 class Tally:
-    """What was found after all cuts of one kind."""
+    """The findings after all cuts of one kind."""
 
     cuts: int = 0
     runs: int = 0
@@ -74,7 +74,7 @@ class Tally:
 
 
 class Campaign:
-    """All runs, in *directory*."""
+    """Do all runs, in *directory*."""
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.directory = directory
@@ -84,11 +84,11 @@ class Campaign:
         self._seconds_per_cut = 0.5
 
     def cuts_within(self, seconds: float) -> int:
-        """About so many cuts a run of so many seconds has time for."""
+        """Return about how many cuts a run of so many seconds has time for."""
         return min(_CUTS_PER_RUN, max(1, int((seconds - _RUN_SECONDS) / self._seconds_per_cut)))
 
     def run(self, kind: str, cuts: int, *, durable: bool) -> None:
-        """One recorded run on a file system of *kind*, and so many cuts of it."""
+        """Record one run on a file system of *kind*, and check so many cuts of it."""
         name = f"{kind}, durable={durable}"
         tally = self.tallies.setdefault(name, Tally())
         options = _OPTIONS[kind][tally.runs % len(_OPTIONS[kind]) if durable else 0]
@@ -138,7 +138,8 @@ def _replay(directory: Path) -> Iterator[Replay]:
 
 
 def _after(kind: str, image: Path, directory: Path, story: Story, cut: Cut, *, durable: bool) -> Finding:
-    """What is found on *image*, by a process of its own: what it keeps open must not keep it mounted."""
+    """Check *image* in a process of its own, because the files that it keeps open must not keep *image*
+    mounted."""
     told = directory / "finding"
     told.unlink(missing_ok=True)
     try:
@@ -149,21 +150,21 @@ def _after(kind: str, image: Path, directory: Path, story: Story, cut: Cut, *, d
                 told.write_text(json.dumps(asdict(look_around(place, story.at(cut.at), durable=durable))))
 
             if not ended_well(in_child(look)):
-                return Finding(violations=["who looked around did not come back"])
+                return Finding(violations=["the process that checked the image did not end"])
     except CannotMount as error:
         return Finding(violations=[str(error)])
     return Finding(**json.loads(told.read_text()))
 
 
 def _cut_often(cuts: int, campaign: Campaign, kinds: list[tuple[str, bool]]) -> None:
-    """So many cuts of each kind: file system, durable."""
+    """Yield so many cuts of each kind: file system, durable."""
     for done in range(0, cuts, _CUTS_PER_RUN):
         for filesystem, durable in kinds:
             campaign.run(filesystem, min(cuts - done, _CUTS_PER_RUN), durable=durable)
 
 
 def _cut_for(seconds: float, campaign: Campaign, kinds: list[tuple[str, bool]]) -> None:
-    """As many cuts as there is time for, and about as long for each kind."""
+    """Yield as many cuts as there is time for, and about as long for each kind."""
     end = time.monotonic() + seconds
     while True:
         for number, (filesystem, durable) in enumerate(kinds):
@@ -179,9 +180,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cuts", type=int, help="so many with durable=True and so many without, per file system")
     parser.add_argument("--filesystems", nargs="+", choices=list(_OPTIONS), default=["ext4", "xfs"])
-    parser.add_argument("--directory", help="where the disks are; default: in memory, if there is room")
+    parser.add_argument("--directory", help="where the disks are; default: in memory, if they fit")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # having unmounted all
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all is unmounted
     try:
         refuse_unless_mountable(*options.filesystems, "fuse")
         keep_mounts_to_ourselves()

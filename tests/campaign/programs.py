@@ -1,6 +1,6 @@
-"""What the threads of a worker do: random operations on one resource, each written down as it begins and ends.
+"""The threads of a worker: random operations on one resource, each logged as it begins and ends.
 
-The program is the seed's. What becomes of it is decided by who else runs, and by the nemeses.
+The seed decides on the program. The other workers and the nemeses decide on its course.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dogpile_fs import DogpileError, NeedRegenerationException, atomic_write
+from dogpile_fs import CreationFailed, Datafile, DogpileError, NeedRegenerationException, PathError, atomic_write
 
 from .creators import Creators, Refused
 from .history import Journal
 from .subjects import Found, Subject, contents_of, parsed
 
-__all__ = ["SIDE", "Program", "descriptors"]
+__all__ = ["OF_ALL_KEYS", "SIDE", "Program", "descriptors", "drawn_bounds", "outcome_of", "weights"]
 
-#: What the name of the file beside ends in that all may write.
+#: The end of the name of the file beside, which all may write.
 SIDE = ".side"
 _COMMAND = Path(__file__).with_name("command.py")
 
 
 class _InChild(BaseException):
-    """Leaves all blocks of a forked child."""
+    """Leave all blocks of a forked child."""
 
 
-#: How often each is picked, where the nemeses have no say.
+#: The weight of each operation, where the nemeses do not change it.
 _USUAL = {
     "pass": 50,
     "look": 15,
@@ -55,34 +55,69 @@ _USUAL = {
     "command": 1.5,
     "command-killed": 0.8,
     "command-status": 0.5,
+    "prune": 1.5,
+    "by-path": 1,
 }
+#: The operations that are not about one key.
+OF_ALL_KEYS = ("prune", "by-path")
+
+
+def weights(subject: Subject, nemeses: frozenset[str]) -> dict[str, float]:
+    """Return the weight of each operation on *subject*."""
+    weights = dict(_USUAL)
+    if "invalidations" not in nemeses:
+        weights |= {"soft": 0, "hard": 0, "miss": 0}
+    if not subject.synced:
+        weights |= {"write": 0}
+    if not subject.swaps:
+        weights |= {"load": 0}
+    if not (subject.by_command and "commands" in nemeses):
+        weights |= {"command": 0, "command-killed": 0, "command-status": 0}
+    if subject.key:
+        weights |= {"side-write": 0, "side-read": 0}
+    else:
+        weights |= {"prune": 0, "by-path": 0}
+    if "crowd" in nemeses:
+        weights = {"pass": 80, "look": 18, "write": 2}
+    return weights
+
+
+def drawn_bounds(rng: random.Random, expiretime: float) -> dict[str, Any]:
+    """Return the arguments of a ``prune``."""
+    if rng.random() < 0.3:
+        return {"max_bytes": rng.choice([0, 20_000, 300_000])}
+    return {"older_than": rng.choice([0.0, expiretime / 2, expiretime, 4 * expiretime])}
+
+
+def outcome_of(error: Exception) -> dict[str, Any]:
+    """Return what an operation that ended with *error* says of it at its end."""
+    if isinstance(error, Refused):
+        return {"error": "Refused", "message": str(error)}
+    return {
+        "error": type(error).__name__,
+        "ours": isinstance(error, DogpileError),
+        "errno": getattr(error, "errno", None),
+        "message": str(error),
+        "where": "" if isinstance(error, DogpileError) else "".join(traceback.format_exception(error))[-1500:],
+    }
 
 
 class Program:
-    """What one thread of a worker does until *deadline* (on the monotonic clock)."""
+    """The program of one thread of a worker until *deadline* (on the monotonic clock)."""
 
     def __init__(
-        self, subject: Subject, journal: Journal, seed: int, deadline: float, nemeses: frozenset[str]
+        self, subjects: Sequence[Subject], journal: Journal, seed: int, deadline: float, nemeses: frozenset[str]
     ) -> None:
-        self.subject = subject
+        self.subjects = subjects
+        self.subject = subjects[0]
         self.journal = journal
         self.random = random.Random(seed)
         self.deadline = deadline
         self.nemeses = nemeses
-        self._choices = dict(_USUAL)
-        if "invalidations" not in nemeses:
-            self._choices |= {"soft": 0, "hard": 0, "miss": 0}
-        if not subject.synced:
-            self._choices |= {"write": 0}
-        if not subject.swaps:
-            self._choices |= {"load": 0}
-        if not (subject.by_command and "commands" in nemeses):
-            self._choices |= {"command": 0, "command-killed": 0, "command-status": 0}
-        if "crowd" in nemeses:
-            self._choices = {"pass": 80, "look": 18, "write": 2}
-        self._creators = Creators(subject, journal, self.random, deadline, nemeses, self._fork)
+        self._choices = weights(subjects[0], nemeses)
+        self._creators = Creators(journal, self.random, deadline, nemeses, self._fork)
         self.children: list[int] = []
-        #: Whether threads share this process.
+        #: Whether no other thread shares this process.
         self.alone = True
 
     def run(self) -> None:
@@ -97,7 +132,9 @@ class Program:
         timeout = self.random.choice([None, None, None, 0.0, 0.05, 1.0])
         starved = "descriptors" in self.nemeses and self.alone and self.random.random() < 0.1
         starved = starved and not do.startswith("command")
-        op = self.journal.begin(do, timeout=timeout, starved=starved)
+        self.subject = self.random.choice(self.subjects)
+        key = {"key": self.subject.key} if self.subject.key and do not in OF_ALL_KEYS else {}
+        op = self.journal.begin(do, timeout=timeout, starved=starved, **key)
         outcome: dict[str, Any] = {}
         try:
             if starved:
@@ -107,16 +144,8 @@ class Program:
                 self._do(do, op, timeout)
         except _InChild:
             self._live_as_child()
-        except Refused as error:
-            outcome = {"error": "Refused", "message": str(error)}
         except (Exception, ExceptionGroup) as error:
-            outcome = {
-                "error": type(error).__name__,
-                "ours": isinstance(error, DogpileError),
-                "errno": getattr(error, "errno", None),
-                "message": str(error),
-                "where": "" if isinstance(error, DogpileError) else traceback.format_exc()[-1500:],
-            }
+            outcome = outcome_of(error)
         self.journal.note(op, "ended", **outcome)
         self.reap()
 
@@ -127,29 +156,29 @@ class Program:
     # Operations.
 
     def _pass(self, op: int, timeout: float | None) -> None:
-        with self.subject.block(self._creators.builder(op), timeout) as given:
+        with self.subject.block(self._creators.builder(op, self.subject), timeout) as given:
             self._be_inside(op, given)
 
     def _look(self, op: int, timeout: float | None) -> None:
-        # Who brings no creator may wait as long as nobody else does.
+        # A caller without a creator waits until another caller creates, so it has a timeout.
         with self.subject.block(None, 0.5 if timeout is None else timeout) as given:
             self._be_inside(op, given)
 
     def _nested(self, op: int, timeout: float | None) -> None:
-        with self.subject.block(self._creators.builder(op), timeout) as given:
+        with self.subject.block(self._creators.builder(op, self.subject), timeout) as given:
             self._be_inside(op, given)
             if self.subject.synced:
-                with self.subject.block(None, timeout):
+                # As in _look(); and after max_stale the creator that this waits for may wait for the block around.
+                with self.subject.block(None, 0.5 if timeout is None else timeout):
                     self.journal.note(op, "twice")
 
     def _refresh(self, op: int, timeout: float | None) -> None:
-        self.journal.note(
-            op, "refreshed", created=self.subject.refresh(self._creators.builder(op), False, timeout)
-        )
+        outcome = self.subject.refresh(self._creators.builder(op, self.subject), False, timeout)
+        self.journal.note(op, "refreshed", created=bool(outcome), outcome=str(outcome))
 
     def _force(self, op: int, timeout: float | None) -> None:
-        created = self.subject.refresh(self._creators.builder(op), True, timeout)
-        self.journal.note(op, "refreshed", created=created)
+        outcome = self.subject.refresh(self._creators.builder(op, self.subject), True, timeout)
+        self.journal.note(op, "refreshed", created=bool(outcome), outcome=str(outcome))
 
     def _soft(self, op: int, timeout: float | None) -> None:
         self.subject.dogpile.invalidate()
@@ -158,22 +187,46 @@ class Program:
         self.subject.dogpile.invalidate(hard=True)
 
     def _miss(self, op: int, timeout: float | None) -> None:
-        with suppress(NeedRegenerationException), self.subject.block(self._creators.builder(op), timeout) as given:
+        with (
+            suppress(NeedRegenerationException),
+            self.subject.block(self._creators.builder(op, self.subject), timeout) as given,
+        ):
             self._be_inside(op, given)
             raise NeedRegenerationException
 
     def _load(self, op: int, timeout: float | None) -> None:
         try:
-            found = self.subject.load(self._creators.builder(op), timeout)
+            found = self.subject.load(self._creators.builder(op, self.subject), timeout)
         except OSError as error:
             if isinstance(error, DogpileError) or error.errno != errno.EMFILE:
                 raise
             raise Refused("no descriptor was left to load with") from error
-        # While another thread loads the next one, this one gets the one before.
-        self.journal.note(op, "read" if self.alone else "loaded", version=found.version, whole=found.whole)
+        except CreationFailed as error:
+            if error.loader is None:
+                raise
+            raise Refused("no descriptor was left to load with a moment ago") from error
+        # While another thread loads the next version, or after too few descriptors to load it, this one gets the
+        # version before.
+        is_current = self.alone and "descriptors" not in self.nemeses
+        self.journal.note(op, "read" if is_current else "loaded", version=found.version, whole=found.whole)
+
+    def _prune(self, op: int, timeout: float | None) -> None:
+        bounds = drawn_bounds(self.random, self.subject.expiretime)
+        self.journal.note(op, "pruning", **bounds)
+        self.journal.note(op, "pruned", gone=self.subject.files.prune(**bounds))
+
+    def _by_path(self, op: int, timeout: float | None) -> None:
+        """Use the path of a key's file, as a program may that does not know of keys."""
+        try:
+            Datafile(self.subject.path, self.subject.expiretime, durable=False)
+        except PathError:
+            refused = True
+        else:
+            refused = False
+        self.journal.note(op, "named", refused=refused)
 
     def _side_write(self, op: int, timeout: float | None) -> None:
-        """Another file beside it, that all may write."""
+        """Write another file beside the resource, which all may write."""
         version = time.monotonic_ns()
         self.journal.note(op, "writing-side", version=version)
         with atomic_write(self.subject.path + SIDE, durable=False) as file:
@@ -195,7 +248,14 @@ class Program:
     def _status(self, op: int, timeout: float | None) -> None:
         status = self.subject.dogpile.status()
         self.journal.note(
-            op, "told", state=status.state, createdtime=status.createdtime, version=status.generation
+            op,
+            "reported",
+            state=status.state,
+            createdtime=status.createdtime,
+            version=status.generation,
+            creating=status.creating,
+            failures=status.failures,
+            failures_total=status.failures_total,
         )
         found = self._read()
         self.journal.note(op, "found", version=found.version, whole=found.whole)
@@ -212,6 +272,8 @@ class Program:
             arguments.append("--readers")
         if self.random.random() < 0.2:
             arguments.append("--force")
+        for each in self.subject.policy.depends_on:
+            arguments += ["--depends-on", str(each)]
         if timeout is not None:
             arguments += ["--wait", f"{timeout}s"]
         if self.random.random() < 0.2:
@@ -260,6 +322,10 @@ class Program:
         if self.subject.synced:  # nothing may be swapped in meanwhile
             again = self._read()
             self.journal.note(op, "reread", version=again.version, whole=again.whole)
+        elif self.subject.key:  # what is open stays, also if it is pruned meanwhile
+            given.seek(0)
+            again = self._read(given)
+            self.journal.note(op, "again", version=again.version, whole=again.whole)
         self.journal.note(op, "leaving")
 
     def _read(self, given: Any = None) -> Found:
@@ -273,7 +339,7 @@ class Program:
     # Children.
 
     def _fork(self, op: int) -> None:
-        """Fork here; the child leaves the blocks that it was born in, and then goes its own way."""
+        """Fork here; the child leaves the blocks that it was born in, and then goes on by itself."""
         child = os.fork()
         if child == 0:
             self.journal.in_child(f"{self.journal.name}f")
@@ -301,7 +367,7 @@ class Program:
 
 @contextmanager
 def few_descriptors(more: int) -> Iterator[None]:
-    """Inside, this process may open so many *more*."""
+    """Let this process open at most so many *more*."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.open(os.devnull, os.O_RDONLY)
     os.close(free)
@@ -313,6 +379,6 @@ def few_descriptors(more: int) -> Iterator[None]:
 
 
 def descriptors() -> int:
-    """How many this process has open."""
+    """Return how many this process has open."""
     gc.collect()
     return len(os.listdir("/proc/self/fd"))

@@ -1,7 +1,7 @@
-"""What a round is about: one resource of some kind, how it is made, and how it is read.
+"""The resource of a round, of some kind, with its creators and readers.
 
-Each version names itself: a number that grows from one creation to the next, and a checksum of all the rest. So
-whoever reads one can tell which it is, and whether it is whole.
+Each version has a number that grows from one creation to the next, and a checksum of all the rest. So a reader can
+see which version it has read, and whether it is whole.
 """
 
 from __future__ import annotations
@@ -11,37 +11,56 @@ import os
 import threading
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dogpile_fs import DataDirectory, Datafile, Dogpile, SyncReaderDogpile
+from dogpile_fs import Backoff, DataDirectory, Datafile, Datafiles, Dogpile, Outcome, Policy, SyncReaderDogpile
 
-__all__ = ["KINDS", "Found", "Subject", "contents_of", "parsed"]
+__all__ = [
+    "KEYS",
+    "KINDS",
+    "TRY_AGAIN",
+    "Found",
+    "Subject",
+    "backoff_of",
+    "contents_of",
+    "parsed",
+    "pattern_of",
+    "subjects_of",
+]
 
-#: What a creator is: it is given the path to build at.
+#: The policy of the first versions: each error reaches its caller, and the next one tries again.
+TRY_AGAIN = Policy(backoff=None, stale_if_error=False)
+
+#: A creator's work: it gets the path to build at.
 Builder = Callable[[str], None]
 _PARTS = ("one", "two", "three")
 
 
+def backoff_of(initial: float) -> Backoff | None:
+    """Return the backoff of a round with so many seconds after a first failure; none for 0."""
+    return Backoff(initial, 8 * initial, factor=2, jitter=0.1) if initial else None
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a reader has found: which version, and whether it was whole. *version* 0: nothing was there."""
+    """The version that a reader has found, and whether it was whole. *version* 0: no file was there."""
 
     version: int
     whole: bool = True
 
 
 def contents_of(version: int, size: int) -> bytes:
-    """A file of about *size* bytes."""
+    """Return the contents of a file of about *size* bytes."""
     body = (b"%d " % version) * (size // 20 + 1)
     return json.dumps({"version": version, "checksum": zlib.crc32(body)}).encode() + b"\n" + body
 
 
 def parsed(contents: bytes) -> Found:
-    """Which version *contents* are."""
+    """Return the version of *contents*."""
     head, _, body = contents.partition(b"\n")
     try:
         fields = json.loads(head)
@@ -57,23 +76,28 @@ class Subject(ABC):
     synced = False
     #: Whether the command line can create it too.
     by_command = False
-    #: Whether it swaps in what a creator has made, and can be loaded; else the creator swaps.
+    #: Whether it swaps a new version in by itself, and can be loaded; else the creator swaps.
     swaps = False
+    is_directory = False
     dogpile: Dogpile
+    #: The key that it is of, and the object of all keys.
+    key = ""
+    files: Datafiles
 
-    def __init__(self, path: str, expiretime: float, *, keep: int = 0) -> None:
+    def __init__(self, path: str, expiretime: float, *, keep: int = 0, policy: Policy = TRY_AGAIN) -> None:
         self.path = path
         self.expiretime = expiretime
+        self.policy = policy
 
     @abstractmethod
     def block(self, build: Builder | None, timeout: float | None) -> AbstractContextManager[Any]:
-        """A reader's block; created first if need be, by *build*."""
+        """Return a reader's block; *build* creates first if need be."""
 
     @abstractmethod
-    def refresh(self, build: Builder, force: bool, timeout: float | None) -> bool: ...
+    def refresh(self, build: Builder, force: bool, timeout: float | None) -> Outcome: ...
 
     def load(self, build: Builder, timeout: float | None) -> Found:
-        """What this process has loaded of the current version."""
+        """Return the current version as this process has loaded it."""
         raise NotImplementedError
 
     def make(self, target: str, version: int, size: int) -> None:
@@ -82,7 +106,7 @@ class Subject(ABC):
             file.write(contents_of(version, size))
 
     def read(self, given: Any = None) -> Found:
-        """What is there; *given*: what the block was entered with."""
+        """Return the version that is there; *given* is the value of the block's ``as``."""
         try:
             with open(self.path, "rb") as file:
                 return parsed(file.read())
@@ -93,18 +117,18 @@ class Subject(ABC):
 class Bare(Subject):
     """A :class:`Dogpile`, whose creator replaces the file by hand."""
 
-    def __init__(self, path: str, expiretime: float, *, keep: int = 0) -> None:
-        super().__init__(path, expiretime)
-        self.dogpile = Dogpile(expiretime, path)
+    def __init__(self, path: str, expiretime: float, *, keep: int = 0, policy: Policy = TRY_AGAIN) -> None:
+        super().__init__(path, expiretime, policy=policy)
+        self.dogpile = Dogpile(expiretime, path, policy=policy)
 
     def block(self, build: Builder | None, timeout: float | None) -> AbstractContextManager[Any]:
         return self.dogpile.acquire(self._creator(build), timeout=timeout)
 
-    def refresh(self, build: Builder, force: bool, timeout: float | None) -> bool:
+    def refresh(self, build: Builder, force: bool, timeout: float | None) -> Outcome:
         return self.dogpile.refresh(self._creator(build), force, timeout=timeout)
 
     def _creator(self, build: Builder | None) -> Any:
-        # It tells of its swap itself, as it makes it itself.
+        # The creator logs its swap itself, as it makes it itself.
         return None if build is None else lambda: build(f"{self.path}.new.{os.getpid()}")
 
 
@@ -114,13 +138,13 @@ class Synced(Bare):
     synced = True
     dogpile: SyncReaderDogpile
 
-    def __init__(self, path: str, expiretime: float, *, keep: int = 0) -> None:
-        Subject.__init__(self, path, expiretime)
-        self.dogpile = SyncReaderDogpile(expiretime, path)
+    def __init__(self, path: str, expiretime: float, *, keep: int = 0, policy: Policy = TRY_AGAIN) -> None:
+        Subject.__init__(self, path, expiretime, policy=policy)
+        self.dogpile = SyncReaderDogpile(expiretime, path, policy=policy)
 
 
 class _Versioned(Subject):
-    """What builds beside and swaps by itself."""
+    """A resource that is built beside and swapped in by itself."""
 
     swaps = True
     #: With a creator, and without.
@@ -128,7 +152,7 @@ class _Versioned(Subject):
     reader: Datafile | DataDirectory
 
     def _prepare(self) -> None:
-        self.dogpile = self.maker.dogpile
+        self.dogpile = self.maker._dogpile
         # The threads of a process share the object, and each has its own creator.
         self._builds = threading.local()
 
@@ -139,7 +163,7 @@ class _Versioned(Subject):
         self._builds.build = build
         return (self.reader if build is None else self.maker).open(timeout=timeout)
 
-    def refresh(self, build: Builder, force: bool, timeout: float | None) -> bool:
+    def refresh(self, build: Builder, force: bool, timeout: float | None) -> Outcome:
         self._builds.build = build
         return self.maker.refresh(force, timeout=timeout)
 
@@ -153,10 +177,12 @@ class OfDatafile(_Versioned):
 
     by_command = True
 
-    def __init__(self, path: str, expiretime: float, *, keep: int = 0) -> None:
-        super().__init__(path, expiretime)
-        self.maker = Datafile(path, expiretime, self._build, keep=keep, durable=False, readers=self.synced)
-        self.reader = Datafile(path, expiretime, durable=False, readers=self.synced)
+    def __init__(self, path: str, expiretime: float, *, keep: int = 0, policy: Policy = TRY_AGAIN) -> None:
+        super().__init__(path, expiretime, policy=policy)
+        self.maker = Datafile(
+            path, expiretime, self._build, keep=keep, durable=False, readers=self.synced, policy=policy
+        )
+        self.reader = Datafile(path, expiretime, durable=False, readers=self.synced, policy=policy)
         self._prepare()
 
     def read(self, given: Any = None) -> Found:
@@ -172,10 +198,12 @@ class OfReaders(OfDatafile):
 class OfDirectory(_Versioned):
     """A :class:`DataDirectory` of three files."""
 
-    def __init__(self, path: str, expiretime: float, *, keep: int = 0) -> None:
-        super().__init__(path, expiretime)
-        self.maker = DataDirectory(path, expiretime, self._build, keep=keep, durable=False)
-        self.reader = DataDirectory(path, expiretime, durable=False)
+    is_directory = True
+
+    def __init__(self, path: str, expiretime: float, *, keep: int = 0, policy: Policy = TRY_AGAIN) -> None:
+        super().__init__(path, expiretime, policy=policy)
+        self.maker = DataDirectory(path, expiretime, self._build, keep=keep, durable=False, policy=policy)
+        self.reader = DataDirectory(path, expiretime, durable=False, policy=policy)
         self._prepare()
 
     def make(self, target: str, version: int, size: int) -> None:
@@ -190,11 +218,55 @@ class OfDirectory(_Versioned):
                 parts = [parsed((Path(place) / part).read_bytes()) for part in _PARTS]
                 break
             except FileNotFoundError:
-                # Outside a block, nobody keeps a version from being removed when the next one is in place.
+                # Outside a block, a version may be removed when the next one is in place.
                 if given is not None or os.path.realpath(self.path) == place:
                     return Found(0)
         versions = {part.version for part in parts}
         return Found(min(versions), len(versions) == 1 and all(part.whole for part in parts))
+
+
+class OfKey(_Versioned):
+    """The :class:`Datafile` of one *key*, by an object that creates and by one that only reads."""
+
+    maker: Datafile
+    reader: Datafile
+
+    def __init__(self, files: Datafiles, reading: Datafiles, key: str, expiretime: float, policy: Policy) -> None:
+        self.maker, self.reader = files[key], reading[key]
+        super().__init__(self.maker._path, expiretime, policy=policy)
+        self.files = files
+        self.key = key
+        self._prepare()
+
+    def create(self, target: str) -> None:
+        self._builds.build(target)
+
+    def read(self, given: Any = None) -> Found:
+        return super().read() if given is None else parsed(given.read())
+
+
+#: More than one, and so few that they are often pruned while they are used.
+KEYS = ("one", "two", "three")
+
+
+def pattern_of(path: str) -> str:
+    return f"{path}-{{key}}.json"
+
+
+def of_keys(path: str, expiretime: float, *, keep: int = 0, policy: Policy = TRY_AGAIN) -> list[OfKey]:
+    """Return the keys of a pattern, all through the same two objects."""
+    by_key: dict[str, OfKey] = {}
+    files = Datafiles(
+        pattern_of(path),
+        expiretime,
+        lambda key, target: by_key[key].create(target),
+        keep=keep,
+        durable=False,
+        policy=policy,
+    )
+    reading = Datafiles(files.pattern, expiretime, durable=False, policy=policy)
+    by_key |= {key: OfKey(files, reading, key, expiretime, policy) for key in KEYS}
+    return list(by_key.values())
 
 
 KINDS: dict[str, type[Subject]] = {
@@ -203,4 +275,14 @@ KINDS: dict[str, type[Subject]] = {
     "datafile": OfDatafile,
     "readers": OfReaders,
     "directory": OfDirectory,
+    "keys": OfKey,
 }
+
+
+def subjects_of(
+    kind: str, path: str, expiretime: float, *, keep: int = 0, policy: Policy = TRY_AGAIN
+) -> Sequence[Subject]:
+    """Return the resources of a round of this *kind*: one, or one for each key."""
+    if kind == "keys":
+        return of_keys(path, expiretime, keep=keep, policy=policy)
+    return [KINDS[kind](path, expiretime, keep=keep, policy=policy)]

@@ -1,7 +1,7 @@
-"""Processes that swap, stamp, write and invalidate all the time, and write down what they do; and what that tells.
+"""Processes that swap, stamp, write and invalidate all the time and log it, and the state that the log proves.
 
-A :class:`Story` knows of any moment what must have lasted till then, because the call had returned, and what could
-be there at most, because it had been begun.
+A :class:`Story` gives for any moment the versions that must be durable, because their calls had returned, and the
+newest that may be there, because their calls had begun.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SYNC_FILE_RANGE_WRITE = 2
 
 @dataclass
 class _Life:
-    """What each of the processes is given."""
+    """The settings of each process."""
 
     place: Path
     record: Record
@@ -47,7 +47,7 @@ class _Life:
     mine: int = 0
 
     def noting(self, what: str, make: Callable[[Path, int], object]) -> Callable[[str], None]:
-        """A creator that makes the next generation of *what*, and writes down when. One at a time calls it."""
+        """Make the next generation of *what*, and log when. One process at a time calls it."""
 
         def creator(target: str) -> None:
             number = self.numbers[what].value = self.numbers[what].value + 1
@@ -58,8 +58,8 @@ class _Life:
         return creator
 
     def forever(self, action: Callable[[random.Random], object], what: str = "") -> None:
-        """Do *action* again and again. If it called a creator of *what*, and returned, that is written down."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us ends us
+        """Do *action* again and again. Log it if it called a creator of *what*, and returned."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
         chance = random.Random(f"{self.seed} {multiprocessing.current_process().name}")
         while not self.stop.is_set():
             self.once(lambda: action(chance), what)
@@ -82,7 +82,7 @@ class _Life:
         self.once(self.settings(), SETTINGS)
 
     def begin(self) -> None:
-        """Make what must be there from the beginning, and have that on the disk."""
+        """Make the files that must be there from the beginning, and sync them."""
         if not self.durable:
             self.settle()
         make = self.noting(PLAIN, fill_directory)
@@ -137,18 +137,18 @@ class _Life:
         self.forever(lambda _: plain.refresh(force=True), PLAIN)
 
     def neighbour(self) -> None:
-        """Somebody else, whose fsync makes the journal write down all names so far, and nobody else's contents."""
+        """Another program: its fsync makes the journal commit all names so far, but no other file's contents."""
         with open(self.place / "neighbour", "wb", buffering=0) as file:
 
             def append(chance: random.Random) -> None:
-                file.write(b"his own")
+                file.write(b"data")
                 os.fsync(file.fileno())
                 time.sleep(chance.expovariate(1 / 0.05))
 
             self.forever(append)
 
     def kernel(self) -> None:
-        """Write back any file at any time, as the kernel may, with or without what the journal knows of it."""
+        """Write back any file at any time, as the kernel may, with or without the journal's records of it."""
 
         def write_back(chance: random.Random) -> None:
             sidecar = str(self.place / REPORT) + ".dogpile"
@@ -164,15 +164,16 @@ class _Life:
 
 
 def _start_writing(fd: int) -> None:
-    """Have the contents of a file, and nothing else, on their way to the disk (sync_file_range(2))."""
+    """Begin to write the contents of a file, and nothing else, to the disk (sync_file_range(2))."""
     ctypes.CDLL(None).sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def swap_for_a_while(place: Path, story: Path, seconds: float, seed: str, *, durable: bool) -> Story:
-    """All of them at work in the directory *place* for so many seconds.
+    """Run all processes in the directory *place* for so many seconds.
 
-    :param story: a directory on another disk, for what they write down.
-    :param durable: as of what they use. If not, each thing has been there for a while, when they begin.
+    :param story: a directory on another disk, for their logs.
+    :param durable: the option of their resources. If false, each resource has been there for a while when they
+        begin.
     :raises AssertionError: if one of them fails.
     """
     processes = Processes()
@@ -218,9 +219,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Moment:
-    """What was known when the power failed. Of each thing, the last generation whose call had *returned*, and the
-    last that was *begun*; of the datafile when each was created (*reports*), and which was the last one begun
-    before a successful invalidation (*invalidated*)."""
+    """The knowledge at a power cut. Of each resource, the last generation whose call had *returned*, and the last
+    that was *begun*; of the datafile when each was created (*reports*), and the last one begun before a successful
+    invalidation (*invalidated*).
+    """
 
     returned: dict[str, int]
     begun: dict[str, int]
@@ -229,7 +231,7 @@ class Moment:
 
 
 class Story:
-    """What the processes have written down in *record*."""
+    """The logs of the processes in *record*."""
 
     def __init__(self, record: Record, since: float, until: float) -> None:
         self.since = since
@@ -237,7 +239,7 @@ class Story:
         self._events = record.events()
 
     def at(self, moment: float) -> Moment:
-        """What was known at *moment* of the monotonic clock."""
+        """Return the knowledge at *moment* of the monotonic clock."""
         returned, begun = dict.fromkeys(_ALL, 0), dict.fromkeys(_ALL, 0)
         spans: dict[int, Span] = {}
         invalidating: dict[int, int] = {}

@@ -20,8 +20,9 @@ from typing import Any, Literal, TypeVar
 import pytest
 
 import dogpile_fs
-from dogpile_fs import DataDirectory, Datafile, DatafileExists, Status, atomic_write
+from dogpile_fs import DataDirectory, Datafile, DatafileExists, Datafiles, Status, atomic_write
 from dogpile_fs._sidecar.quick_check import is_fresh
+from tests.support.places import hidden, hidden_names
 from tests.support.processes import PATIENCE
 from tests.support.tracing import BEGIN, NotTraceable, Traced, killed_before
 
@@ -29,28 +30,28 @@ T = TypeVar("T")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ptrace(2) as Linux has it")
 
-#: How thorough it shall be: from 100 on every call has its turn, below only every so many. The endurance
-#: environment sets it to 100.
+#: From 100 on each call of each subject is tried, below only every so many. ``tox -e endurance`` sets 100.
 ROUNDS = int(os.environ.get("DOGPILE_FS_ROUNDS", "4"))
 STRIDE = max(1, 100 // ROUNDS)
-#: So many kills in a row.
+#: Kills in a row without a run in between.
 KILLS = 3 * ROUNDS
-#: Decides where the first call is, and which are met in a row. Printed, so that a failure can be met again.
+#: Decides before which calls processes are killed. Printed, so that a failing test can be repeated.
 SEED = int(os.environ.get("DOGPILE_FS_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
 
-#: How long the next run may take on a loaded machine. Who is locked out, waits for ever.
+#: Seconds that the next run may take on a loaded machine. A process that is locked out would wait for ever.
 AT_ONCE = 20.0
 HOUR = 3600.0
 LONG_AGO = 2 * HOUR
-#: By so much an mtime may be earlier than the clock said before: it is that of the kernel's last tick.
+#: Seconds by which an mtime may be earlier than a reading of the clock before it: it is that of the kernel's last
+#: tick.
 TICK = 0.02
 
 OLDER, OLD, NEW, NEXT = (word * 20_000 for word in (b"older", b"old", b"new", b"next"))
-MODE = 0o640
+MODE = 0o750
 
-#: What was there before: nothing; something stale, and the new one's own mtime says that it is fresh; something
-#: fresh, and the new one's mtime says that it is stale.
-Before = Literal["nothing", "stale", "fresh"]
+#: The state before: no version; a stale one, and the new one is fresh by its mtime; a fresh one, and the new one
+#: is stale by its mtime.
+Before = Literal["missing", "stale", "fresh"]
 
 
 def in_fresh_process(action: Callable[[], T]) -> T:
@@ -80,11 +81,13 @@ def in_fresh_process(action: Callable[[], T]) -> T:
 
 
 class Subject(ABC):
-    """What is killed in the middle of a swap, in a directory of its own."""
+    """A swap whose process is killed, in a directory of its own."""
 
     #: Whether there is a sidecar.
     stamps = True
-    #: Whether what is killed is a program of its own.
+    #: Whether ``dogpile-fs run`` may make it.
+    is_looked_at_by_run = True
+    #: Whether the killed process executes another program.
     executes = False
 
     def __init__(
@@ -96,7 +99,7 @@ class Subject(ABC):
         self.durable = durable
         self.keep = keep
         self.back = back
-        self.old = None if before == "nothing" else OLD
+        self.old = None if before == "missing" else OLD
         self.new = OLDER if back else NEW
 
     # What it does; all of it in processes of their own.
@@ -116,7 +119,7 @@ class Subject(ABC):
 
     def set_the_stage(self) -> None:
         """Have the old version in place, as if it had been there for long."""
-        if self.before == "nothing":
+        if self.before == "missing":
             return
         self.durable = False
         self.swap(OLDER)
@@ -137,8 +140,9 @@ class Subject(ABC):
 
     def files(self) -> Iterator[str]:
         """Relative paths of all that is in the directory, but for what all users of dogpile_fs leave there."""
-        for name in sorted(os.listdir(self.path.parent)):
-            if name.removeprefix(self.path.name) not in ("", ".dogpile", ".dogpile.lock", ".dogpile.rwlock"):
+        for name in sorted([*os.listdir(self.path.parent), *hidden_names(self.path)]):
+            ours = ("", ".dogpile", ".dogpile.journal", ".dogpile.lock", ".dogpile.rwlock")
+            if name.removeprefix(self.path.name) not in ours:
                 yield name
 
     @abstractmethod
@@ -190,7 +194,7 @@ class OfDatafile(Subject):
     def datafile(self, contents: bytes | None = None) -> Datafile:
         """One that makes *contents*, or that only reads."""
         if contents is None:
-            return Datafile(self.path, HOUR, keep=self.keep, readers=self.readers, timeout=AT_ONCE)
+            return self.made_with(None, keep=self.keep, timeout=AT_ONCE)
 
         def creator(target: str) -> None:
             with open(target, "wb") as file:
@@ -201,21 +205,15 @@ class OfDatafile(Subject):
         def validate(target: str) -> None:
             assert Path(target).read_bytes() == contents
 
-        return Datafile(
-            self.path,
-            HOUR,
-            creator,
-            validate=validate,
-            keep=self.keep,
-            durable=self.durable,
-            readers=self.readers,
-            timeout=AT_ONCE,
-        )
+        return self.made_with(creator, validate=validate, keep=self.keep, durable=self.durable, timeout=AT_ONCE)
+
+    def made_with(self, creator: Callable[[str], None] | None, **options: Any) -> Datafile:
+        return Datafile(self.path, HOUR, creator, readers=self.readers, **options)
 
     def set_the_stage(self) -> None:
         super().set_the_stage()
         if self.before == "stale":
-            self.datafile().dogpile.createdtime = time.time() - LONG_AGO
+            self.datafile()._dogpile.createdtime = time.time() - LONG_AGO
 
     def swap(self, contents: bytes) -> None:
         assert self.datafile(contents).refresh(force=True)
@@ -235,12 +233,30 @@ class OfDatafile(Subject):
     def kept(self) -> list[bytes]:
         names = list(self.files())
         assert all(name.startswith(".dogpile-kept-") for name in names), names
-        return [(self.path.parent / name).read_bytes() for name in reversed(names)]
+        return [Path(hidden(self.path), name).read_bytes() for name in reversed(names)]
+
+
+class OfKey(OfDatafile):
+    """One of many keys."""
+
+    is_looked_at_by_run = False
+
+    def __init__(self, path: Path, before: Before, **options: Any) -> None:
+        self.pattern = str(path.parent / "{key}.txt")
+        super().__init__(Path(Datafiles(self.pattern)["data"]._path), before, **options)
+
+    def made_with(self, creator: Callable[[str], None] | None, **options: Any) -> Datafile:
+        made = None if creator is None else lambda key, target: creator(target)
+        return Datafiles(self.pattern, HOUR, made, **options)["data"]
+
+    def set_the_stage(self) -> None:
+        os.makedirs(self.path.parent)
+        super().set_the_stage()
 
 
 class OfDataDirectory(Subject):
     def __init__(self, path: Path, before: Before, *, plain: bool = False, **options: Any) -> None:
-        """*plain*: a foreign hand has put a directory where a symbolic link would be."""
+        """*plain*: another program has put a directory in the place of the symbolic link."""
         super().__init__(path, before, **options)
         self.plain = plain
 
@@ -272,7 +288,7 @@ class OfDataDirectory(Subject):
             _make_directory(str(self.path), OLDER)
         super().set_the_stage()
         if self.before == "stale":
-            self.datadir().dogpile.createdtime = time.time() - LONG_AGO
+            self.datadir()._dogpile.createdtime = time.time() - LONG_AGO
 
     def swap(self, contents: bytes) -> None:
         assert self.datadir(contents).refresh(force=True)
@@ -346,7 +362,7 @@ class OfRun(OfDatafile):
         return {**own, "PYTHONPATH": str(Path(dogpile_fs.__file__).parent.parent)}
 
     def swap(self, contents: bytes) -> None:
-        if contents in (OLDER, OLD):  # who made them makes no difference
+        if contents in (OLDER, OLD):  # whichever process made them
             super().swap(contents)
             return
         subprocess.run(
@@ -366,21 +382,25 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "atomic_write": lambda path: AtomicWrite(path, "stale"),
     "atomic_write, not durable": lambda path: AtomicWrite(path, "stale", durable=False),
     "atomic_write through a link": lambda path: AtomicWrite(path, "stale", linked=True),
-    "atomic_write, first": lambda path: AtomicWrite(path, "nothing"),
-    "atomic_write, not to overwrite": lambda path: AtomicWrite(path, "nothing", overwrite=False),
-    "datafile, first": lambda path: OfDatafile(path, "nothing", keep=1),
+    "atomic_write, first": lambda path: AtomicWrite(path, "missing"),
+    "atomic_write, not to overwrite": lambda path: AtomicWrite(path, "missing", overwrite=False),
+    "datafile, first": lambda path: OfDatafile(path, "missing", keep=1),
     "datafile, stale": lambda path: OfDatafile(path, "stale"),
     "datafile, fresh, keep=1": lambda path: OfDatafile(path, "fresh", keep=1),
     "datafile, readers": lambda path: OfDatafile(path, "stale", readers=True),
     "datafile, rolled back": lambda path: OfDatafile(path, "stale", keep=1, back=True),
-    "directory, first": lambda path: OfDataDirectory(path, "nothing"),
+    "key, first": lambda path: OfKey(path, "missing", keep=1),
+    "key, stale": lambda path: OfKey(path, "stale"),
+    "key, fresh, keep=1": lambda path: OfKey(path, "fresh", keep=1),
+    "key, rolled back": lambda path: OfKey(path, "stale", keep=1, back=True),
+    "directory, first": lambda path: OfDataDirectory(path, "missing"),
     "directory, stale": lambda path: OfDataDirectory(path, "stale"),
     "directory, fresh, keep=1": lambda path: OfDataDirectory(path, "fresh", keep=1),
     "directory, rolled back": lambda path: OfDataDirectory(path, "stale", keep=1, back=True),
     "plain directory, stale": lambda path: OfDataDirectory(path, "stale", plain=True),
     "plain directory, fresh, keep=1": lambda path: OfDataDirectory(path, "fresh", plain=True, keep=1),
     "plain directory, rolled back": lambda path: OfDataDirectory(path, "stale", plain=True, keep=1, back=True),
-    "run, first": lambda path: OfRun(path, "nothing"),
+    "run, first": lambda path: OfRun(path, "missing"),
     "run, stale, --keep 1": lambda path: OfRun(path, "stale", keep=1),
 }
 
@@ -399,16 +419,17 @@ def look(subject: Subject, began: float, what_was: Status | None) -> str:
     assert found in (subject.old, subject.new), (
         f"neither the old nor the new version, but {found and found[:40]!r}"
     )
-    if found is not None and subject.before != "nothing":
+    if found is not None and subject.before != "missing":
         assert subject.mode() == MODE, f"the permission bits are {subject.mode():o}"
-    name = "nothing" if found is None else "the new" if found == subject.new else "the old"
+    name = "missing" if found is None else "the new" if found == subject.new else "the old"
     if not subject.stamps:
         return name
     status = subject.status()
     assert not status.creating, status
-    assert status.state == "fresh" or not is_fresh(str(subject.path), HOUR), status
+    if subject.is_looked_at_by_run:
+        assert status.state == "fresh" or not is_fresh(str(subject.path), HOUR), status
     if found is None:
-        assert status.state == "nothing", status
+        assert status.state == "missing", status
         return name
     assert status.createdtime is not None
     if found == subject.old:
@@ -439,7 +460,7 @@ def go_on(subject: Subject) -> None:
 
 
 def look_around(subject: Subject, found: bytes | None) -> None:
-    """What is left after the next run, where *found* was before it."""
+    """Check the files after the next run; *found* was there before it."""
     if isinstance(subject, AtomicWrite) and not subject.overwrite and found is not None:
         assert subject.found() == found
     else:
@@ -449,11 +470,11 @@ def look_around(subject: Subject, found: bytes | None) -> None:
     assert all(version in (OLDER, OLD, NEW) for version in kept)
     if subject.stamps:
         assert subject.status().state == "fresh"
-    if subject.before != "nothing":
+    if subject.before != "missing":
         assert subject.mode() == MODE
     if subject.keep and found is not None:
         subject.rollback()
-        assert subject.found() == found, "what was kept is not what was in place"
+        assert subject.found() == found, "the kept version is not the one that was in place"
         assert subject.kept() == []
 
 
@@ -481,8 +502,9 @@ def stride(subject: Subject) -> int:
     return STRIDE * 3 if subject.executes and STRIDE > 1 else STRIDE
 
 
+@pytest.mark.permissions
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_killed_anywhere_it_leaves_the_old_or_the_new_and_the_next_run_works(
+def test_a_process_killed_at_any_call_leaves_the_old_or_the_new_version_and_the_next_run_works(
     name: str, stage: Callable[[str], Subject]
 ) -> None:
     print(f"DOGPILE_FS_SEED={SEED}")
@@ -491,7 +513,7 @@ def test_killed_anywhere_it_leaves_the_old_or_the_new_and_the_next_run_works(
     while True:
         subject = stage(name)
         number += stride(subject) if number else 1 + SEED % stride(subject)
-        what_was = subject.status() if subject.stamps and subject.before != "nothing" else None
+        what_was = subject.status() if subject.stamps and subject.before != "missing" else None
         began = time.time()
         traced = kill(subject, number)
         try:
@@ -508,8 +530,9 @@ def test_killed_anywhere_it_leaves_the_old_or_the_new_and_the_next_run_works(
     assert len(outcomes) > 1 or STRIDE > 1
 
 
+@pytest.mark.permissions
 @pytest.mark.parametrize("name", [name for name in SUBJECTS if "rolled back" not in name])
-def test_killed_again_and_again_with_nobody_to_tidy_up_in_between(
+def test_after_many_kills_without_a_run_in_between_the_next_run_works(
     name: str, stage: Callable[[str], Subject]
 ) -> None:
     print(f"DOGPILE_FS_SEED={SEED}")
@@ -527,7 +550,33 @@ def test_killed_again_and_again_with_nobody_to_tidy_up_in_between(
             allowed = [found]
         if subject.stamps:
             status = in_fresh_process(subject.status)
-            assert (status.state == "nothing") == (found is None), f"killed before call {number}: {status}"
-        most = max(most, len(os.listdir(subject.path.parent)))
+            assert (status.state == "missing") == (found is None), f"killed before call {number}: {status}"
+        most = max(most, len([*os.listdir(subject.path.parent), *hidden_names(subject.path)]))
     print(f"{name}: {most} files at most")
     go_on(subject)
+
+
+def test_a_prune_killed_at_any_call_leaves_the_version_or_nothing_and_the_next_prune_works(
+    stage: Callable[[str], Subject],
+) -> None:
+    print(f"DOGPILE_FS_SEED={SEED}")
+    number = 1 + SEED % 5
+    while True:
+        subject = stage("key, fresh, keep=1")
+        assert isinstance(subject, OfKey)
+        subject.datafile().invalidate(hard=True)
+        pattern = subject.pattern
+
+        def prune(pattern: str = pattern) -> int:
+            return Datafiles(pattern, HOUR).prune(older_than=0)
+
+        traced = killed_before(number, prune)
+        assert subject.status().state == "missing", f"killed before call {number}: {traced}: {subject.status()}"
+        assert in_fresh_process(prune) <= 1
+        left = sorted(os.listdir(os.path.dirname(pattern)))
+        assert left == [".dogpile"], f"killed before call {number}: {traced}: {left}"
+        if traced.call is None:
+            break
+        number += 5
+    in_fresh_process(lambda: subject.swap(NEXT))
+    assert subject.found() == NEXT

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import pytest
 
 from dogpile_fs import DataDirectory, Datafile, atomic_write
+from tests.support.places import ours_in
 from tests.support.processes import PATIENCE, Processes, Record, wait_for
 
 #: A factor for the numbers of swaps; the endurance environment sets it to 100.
@@ -38,7 +39,7 @@ def contents(number: int, writer: int = 0) -> bytes:
 
 
 def writer_and_number(data: bytes) -> tuple[int, int]:
-    """Whose version *data* is and which one, if it is a whole one."""
+    """Return whose version *data* is and which one, if it is whole."""
     body = data[:-_DIGEST]
     whole = data[-_DIGEST:] == blake2b(body, digest_size=_DIGEST).digest()
     assert whole, f"torn: {len(data)} bytes, that begin with {data[:20]!r} and end with {data[-20:]!r}"
@@ -66,10 +67,10 @@ class Seen:
 
 def hidden_beside(path: str) -> list[str]:
     """The names of temp files and versions of directories beside *path*."""
-    return sorted(name for name in os.listdir(os.path.dirname(path)) if name.startswith(".dogpile-"))
+    return ours_in(os.path.dirname(path))
 
 
-# Datafile and atomic_write: who opens the path reads one version.
+# Datafile and atomic_write: a reader that opens the path reads one version.
 
 
 def _read_a_piece_and_the_rest(file: BinaryIO) -> bytes:
@@ -83,7 +84,7 @@ def _read_and_verify(path: str, record: Record, stop: str) -> None:
     while not os.path.exists(stop):
         with datafile.open() as file:
             seen.add(*writer_and_number(_read_a_piece_and_the_rest(file)))
-        # Who knows nothing of us, opens it as well; he would meet a moment without a file.
+        # Another program opens the path as well: it would notice a moment without a file.
         with open(path, "rb", buffering=0) as plain:
             seen.add(*writer_and_number(plain.read(100) + plain.readall()))
     record.write("has read", reads=seen.reads, versions=seen.versions)
@@ -129,7 +130,7 @@ def _end_of_reading(path: str, record: Record, processes: Processes) -> None:
 
 
 @pytest.mark.parametrize(("swaps", "durable"), [(SWAPS, False), (DURABLE_SWAPS, True)])
-def test_no_reader_meets_a_torn_a_missing_or_an_older_file_while_it_is_refreshed(
+def test_no_reader_finds_a_torn_missing_or_older_file_during_refreshes(
     path: str, record: Record, processes: Processes, swaps: int, durable: bool
 ) -> None:
     Path(path).write_bytes(contents(0))
@@ -145,7 +146,7 @@ def test_no_reader_meets_a_torn_a_missing_or_an_older_file_while_it_is_refreshed
 
 
 @pytest.mark.parametrize(("swaps", "durable"), [(SWAPS, False), (DURABLE_SWAPS, True)])
-def test_no_reader_meets_a_torn_a_missing_or_an_older_file_while_several_write_it_atomically(
+def test_no_reader_finds_a_torn_missing_or_older_file_during_atomic_writes(
     path: str, record: Record, processes: Processes, swaps: int, durable: bool
 ) -> None:
     Path(path).write_bytes(contents(0))
@@ -175,7 +176,7 @@ def _read_twice_by_name(path: str, record: Record, stop: str) -> None:
     record.write("has read", reads=seen.reads, versions=seen.versions)
 
 
-def test_readers_who_open_it_again_by_its_name_meet_the_same_version(
+def test_readers_that_open_the_file_twice_by_name_read_the_same_version(
     path: str, record: Record, processes: Processes
 ) -> None:
     Path(path).write_bytes(contents(0))
@@ -188,13 +189,13 @@ def test_readers_who_open_it_again_by_its_name_meet_the_same_version(
     assert number_at(path) == DURABLE_SWAPS
 
 
-# load: one object per process and version, and nobody waits for the next one.
+# load: one object per process and version, and no thread waits for the next one.
 
 _THREADS = 3
 
 
 class _Loads:
-    """One process whose threads load all the time."""
+    """Load all the time in the threads of one process."""
 
     def __init__(self, path: str, stop: str) -> None:
         self.datafile = Datafile(path)
@@ -211,10 +212,10 @@ class _Loads:
             self.loaded[loaded[1]] += 1
             first, before = len(self.loaded) == 1, self.handed
         if not first:
-            # So many, that one of them has begun since: nobody waits for this one.
+            # So many loads that one of them has begun since: no thread waits for this one.
             wait_for(
                 lambda: self.handed > before + _THREADS or self.stopped(),
-                "others who get the old object while the new one is made",
+                "other threads that get the old object while the new one is made",
             )
         return loaded
 
@@ -253,7 +254,7 @@ def _load_in_threads(path: str, record: Record, stop: str) -> None:
 
 
 @pytest.mark.parametrize(("swaps", "durable"), [(SWAPS, False), (DURABLE_SWAPS, True)])
-def test_every_process_loads_every_version_once_at_most_and_nobody_waits_for_the_next(
+def test_each_process_loads_each_version_once_at_most_and_no_thread_waits_for_the_next(
     path: str, record: Record, processes: Processes, swaps: int, durable: bool
 ) -> None:
     Path(path).write_bytes(contents(0))
@@ -265,7 +266,7 @@ def test_every_process_loads_every_version_once_at_most_and_nobody_waits_for_the
     assert number_at(path) == swaps
 
 
-# DataDirectory: who is inside has one version, whole, for as long as he is.
+# DataDirectory: a reader has one whole version for as long as it is inside.
 
 _FILES = 4
 
@@ -307,8 +308,8 @@ def _read_directory(path: str, record: Record, stop: str, how: str, keep: int) -
     def creator(target: str) -> None:
         raise AssertionError("it never is stale")
 
-    # Who may create, also removes old versions when he leaves them.
-    datadir = DataDirectory(path, None, creator if how == "by one who may create" else None, keep=keep)
+    # A reader that may create also removes old versions when it leaves them.
+    datadir = DataDirectory(path, None, creator if how == "by a reader that may create" else None, keep=keep)
     listener, seen = _Listener(path), Seen()
     record.write("reading")
     while not os.path.exists(stop):
@@ -332,7 +333,7 @@ def _nothing(path: str) -> None:
 
 @pytest.mark.parametrize("keep", [0, 2])
 @pytest.mark.parametrize("before", [_nothing, _foreign_directory], ids=["symbolic link", "plain directory"])
-def test_no_reader_of_a_directory_loses_a_file_that_he_has_yet_to_open(
+def test_no_reader_of_a_directory_loses_a_file_that_it_has_yet_to_open(
     path: str,
     record: Record,
     processes: Processes,
@@ -348,7 +349,7 @@ def test_no_reader_of_a_directory_loses_a_file_that_he_has_yet_to_open(
     before(path)
     datadir = DataDirectory(path, None, creator, keep=keep)
     datadir.refresh()
-    for how in ("by any", "by one who may create", "by load"):
+    for how in ("by any", "by a reader that may create", "by load"):
         count = 2 if how == "by load" else 3
         processes.start_many(count, _read_directory, path, record, path + ".stop", how, keep)
     record.wait("reading", READERS)

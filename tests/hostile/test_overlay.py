@@ -1,6 +1,6 @@
-"""On overlayfs, as in a container: what an image ships is coordinated like what was made in place.
+"""On overlayfs, as in a container, files of the image are coordinated like files that were made in place.
 
-A file of a lower layer is copied to the upper one when somebody first writes it, and may then have another inode;
+A file of a lower layer is copied to the upper one when it is first written, and may then have another inode;
 a directory of a lower layer cannot be renamed. Each test mounts its own layers, in a process of its own.
 """
 
@@ -72,14 +72,16 @@ def elsewhere(action: Callable[[], object]) -> None:
     assert ended_well(in_child(action))
 
 
-def test_who_has_read_what_was_shipped_reads_what_another_process_creates(in_container: InContainer) -> None:
+def test_a_reader_of_a_shipped_file_reads_the_version_that_another_process_creates(
+    in_container: InContainer,
+) -> None:
     def use(container: Path) -> None:
         report = Datafile(container / "report", 3600)
         status = report.status()
         assert (status.state, status.generation) == ("fresh", 1)
         assert report.load(lambda file: file.read()) == b"shipped"
         elsewhere(lambda: Datafile(container / "report", 3600, writing("new")).refresh(force=True))
-        time.sleep(0.011)  # a sidecar may be believed for 10 ms
+        time.sleep(0.011)  # for 10 ms a pass may trust a sidecar
         assert report.load(lambda file: file.read()) == b"new"
         assert report.status().generation == 2
         assert left_beside(str(container / "report")) == []
@@ -87,20 +89,22 @@ def test_who_has_read_what_was_shipped_reads_what_another_process_creates(in_con
     in_container(shipped, use)
 
 
-def test_an_invalidation_of_what_was_shipped_is_seen_by_who_passed_before(in_container: InContainer) -> None:
+def test_an_invalidation_of_a_shipped_file_is_seen_by_a_process_that_passed_before(
+    in_container: InContainer,
+) -> None:
     def use(container: Path) -> None:
         report = Datafile(container / "report", 3600)
         with report.open():
             pass
         elsewhere(Datafile(container / "report").invalidate)
         time.sleep(0.011)
-        assert report.dogpile.fresh_version() is None
+        assert report._dogpile.fresh_version() is None
         assert report.status().state == "stale"
 
     in_container(shipped, use)
 
 
-def test_what_was_shipped_is_not_younger_for_having_been_copied_up(in_container: InContainer) -> None:
+def test_a_shipped_file_is_not_younger_after_it_was_copied_up(in_container: InContainer) -> None:
     def use(container: Path) -> None:
         before = Datafile(container / "report").status().createdtime
         (container / "report").chmod(0o600)
@@ -113,7 +117,7 @@ def test_what_was_shipped_is_not_younger_for_having_been_copied_up(in_container:
     in_container(shipped, use)
 
 
-def test_what_was_shipped_is_kept_and_rolled_back_to(in_container: InContainer) -> None:
+def test_a_shipped_file_is_kept_and_rolled_back_to(in_container: InContainer) -> None:
     def use(container: Path) -> None:
         report = Datafile(container / "report", 3600, writing("new"), keep=1)
         assert report.refresh(force=True)
@@ -123,7 +127,7 @@ def test_what_was_shipped_is_kept_and_rolled_back_to(in_container: InContainer) 
     in_container(shipped, use)
 
 
-def test_who_locked_a_shipped_lock_file_before_it_was_copied_up_excludes_who_comes_after(
+def test_a_lock_on_a_shipped_lock_file_excludes_callers_that_come_after_it_was_copied_up(
     in_container: InContainer,
 ) -> None:
     def use(container: Path) -> None:
@@ -143,7 +147,7 @@ def test_who_locked_a_shipped_lock_file_before_it_was_copied_up_excludes_who_com
     in_container(shipped, use)
 
 
-def test_nothing_is_swapped_while_a_reader_of_what_was_shipped_is_inside(in_container: InContainer) -> None:
+def test_no_swap_happens_while_a_reader_of_a_shipped_file_is_inside(in_container: InContainer) -> None:
     def ship(image: Path) -> None:
         assert Datafile(image / "report", None, writing("shipped"), readers=True).refresh()
         with Datafile(image / "report", readers=True).acquire():
@@ -169,7 +173,7 @@ def test_nothing_is_swapped_while_a_reader_of_what_was_shipped_is_inside(in_cont
     in_container(ship, use)
 
 
-def test_what_was_shipped_is_replaced_by_an_atomic_write(in_container: InContainer) -> None:
+def test_a_shipped_file_is_replaced_by_an_atomic_write(in_container: InContainer) -> None:
     def use(container: Path) -> None:
         with atomic_write(container / "report", "w") as file:
             file.write("new")
@@ -202,7 +206,7 @@ def test_a_shipped_plain_directory_cannot_be_replaced_and_the_error_says_what_to
 ) -> None:
     def use(container: Path) -> None:
         index = DataDirectory(container / "index", 3600, making("new"))
-        with pytest.raises(DatafileError, match="Cure: move it away; then a symbolic link is put there"):
+        with pytest.raises(DatafileError, match="Hint: move it away; then a symbolic link is put there"):
             index.refresh(force=True)
         with index.open() as version:
             assert Path(version, "text").read_text() == "shipped"

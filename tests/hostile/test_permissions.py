@@ -19,6 +19,8 @@ from .test_broken_environments import Unprivileged, foreign, may_mount, mounted,
 
 __all__ = ["foreign", "may_mount", "mounted", "unprivileged"]  # fixtures
 
+pytestmark = pytest.mark.permissions
+
 ACL = "system.posix_acl_access"
 DEFAULT_ACL = "system.posix_acl_default"
 _NOBODY = 0xFFFFFFFF
@@ -26,7 +28,7 @@ _USER_OBJ, _USER, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
 
 
 def acl(**entries: int) -> bytes:
-    """An access control list as the kernel tells it (linux/posix_acl_xattr.h); *named*: for user 1234."""
+    """Return an access control list in the kernel's form (linux/posix_acl_xattr.h); *named*: for user 1234."""
     tags = {"user": _USER_OBJ, "named": _USER, "group": _GROUP_OBJ, "mask": _MASK, "other": _OTHER}
     lines = [(tags[name], bits, 1234 if name == "named" else _NOBODY) for name, bits in entries.items()]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *line) for line in lines)
@@ -115,7 +117,9 @@ def test_the_group_is_inherited_even_where_the_owner_cannot_be(foreign: Unprivil
 
 
 @pytest.mark.parametrize("replace", [_write_atomically, _swap, _swap_directory])
-def test_what_replaces_a_file_with_a_list_has_that_list(tmp_path: Path, replace: Callable[[Path], None]) -> None:
+def test_the_replacement_of_a_file_with_a_list_has_that_list(
+    tmp_path: Path, replace: Callable[[Path], None]
+) -> None:
     path = tmp_path / "data"
     if replace is _swap_directory:
         path.mkdir(0o700)
@@ -150,7 +154,7 @@ def test_for_no_moment_may_the_group_do_what_the_mask_of_a_dropped_list_allowed(
 
 
 @pytest.mark.parametrize("replace", [_write_atomically, _swap])
-def test_what_replaces_a_file_without_a_list_has_none_whatever_its_directory_gives(
+def test_the_replacement_of_a_file_without_a_list_has_none_though_its_directory_has_a_default_one(
     tmp_path: Path, replace: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "data"
@@ -172,11 +176,11 @@ def test_a_version_that_is_kept_as_a_copy_has_the_list(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "link", refuse)  # as vfat, and others' files with fs.protected_hardlinks, do
     Datafile(path, 3600, _write, keep=1).refresh(force=True)
-    (kept,) = tmp_path.glob(".dogpile-kept-*")
+    (kept,) = tmp_path.glob(".dogpile/.dogpile-kept-*")
     assert acl_of(kept) == NAMED
 
 
-def test_where_the_group_cannot_be_kept_neither_is_the_list_and_the_group_may_do_what_all_may(
+def test_where_the_group_cannot_be_kept_the_list_is_dropped_and_the_group_has_the_permissions_of_others(
     foreign: Unprivileged,
 ) -> None:
     foreign.writable()

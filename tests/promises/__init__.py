@@ -1,1 +1,1 @@
-"""What README.rst promises, tested with many processes."""
+"""The numbered promises of docs/contract.rst, tested with many processes."""

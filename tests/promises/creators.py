@@ -1,4 +1,4 @@
-"""What the processes of several files here do, and how often."""
+"""Functions that the processes of several test files here run, and the number of rounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from dogpile_fs import Dogpile
 from tests.support.processes import Record
 
-#: How often the expensive tests repeat themselves; the endurance environment sets it to 100.
+#: Rounds of the expensive tests; ``tox -e endurance`` sets 100.
 ROUNDS = int(os.environ.get("DOGPILE_FS_ROUNDS", "4"))
 
 

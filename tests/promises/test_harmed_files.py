@@ -1,4 +1,4 @@
-"""Nothing that a foreign hand does to the coordination files gives a crash, a hang or a wrong "fresh"."""
+"""Harm that another program does to the coordination files causes no crash, no hang and no wrong "fresh"."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _fifo(file: str) -> None:
 
 
 @pytest.mark.parametrize("harm", [_delete, _truncate, _cut, _scribble, _chmod, _symlink, _fifo])
-@pytest.mark.parametrize("suffix", [".dogpile", ".dogpile.lock", ".dogpile.rwlock"])
+@pytest.mark.parametrize("suffix", [".dogpile", ".dogpile.journal", ".dogpile.lock", ".dogpile.rwlock"])
 def test_promise_7_harm_to_a_coordination_file_costs_one_creation_at_most(
     path: str, suffix: str, harm: Callable[[str], None]
 ) -> None:
@@ -58,7 +58,7 @@ def test_promise_7_harm_to_a_coordination_file_costs_one_creation_at_most(
     with dogpile.acquire(creator):
         pass
     harm(path + suffix)
-    time.sleep(0.011)  # the time for which a kept descriptor may be believed
+    time.sleep(0.011)  # for 10 ms a pass trusts the descriptor that it keeps
     for other in (dogpile, SyncReaderDogpile(3600, path, timeout=30)):
         with other.acquire(creator):
             pass

@@ -16,7 +16,7 @@ from .creators import ROUNDS, create_for_ever, nothing, stand_by
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_promise_5_when_a_first_creator_is_killed_another_creates_and_all_go_on(
+def test_promise_5_when_a_first_creator_is_killed_another_process_creates_and_all_go_on(
     path: str, record: Record, processes: Processes, number: int
 ) -> None:
     victim = processes.start(create_for_ever, path, record)
@@ -33,7 +33,7 @@ def test_promise_5_when_a_first_creator_is_killed_another_creates_and_all_go_on(
     assert Dogpile(3600, path).status().generation == 1
 
 
-def test_promise_5_when_the_creator_of_something_stale_is_killed_the_next_caller_creates(
+def test_promise_5_when_the_creator_of_a_stale_version_is_killed_the_next_caller_creates(
     path: str, record: Record, processes: Processes
 ) -> None:
     dogpile = Dogpile(3600, path)

@@ -33,7 +33,7 @@ def _cold_then_expired(path: str, record: Record, barrier: Any, rounds: int) -> 
                 pass
 
 
-def test_promise_1_many_processes_that_start_cold_create_once_and_once_per_expiry(
+def test_promise_1_fifty_processes_that_start_cold_create_once_and_once_per_expiry(
     path: str, record: Record, processes: Processes
 ) -> None:
     workers = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from multiprocessing.process import BaseProcess
 
@@ -25,7 +26,7 @@ def test_promise_8_all_waiters_for_a_first_creation_wake_together(
     waiters = processes.start_many(12, _wait_for_the_first, path, record)
     wait_for(lambda: waiters_for(path + ".dogpile.lock") == 12, "twelve waiters in the kernel")
     record.write("enough")
-    # Nobody leaves before all are in: were they let in one by one, this would never be.
+    # Each process stays inside until all are inside: if they entered one by one, the test would time out here.
     record.wait("inside", 12)
     record.write("all in")
     processes.join(creating, *waiters)
@@ -33,9 +34,13 @@ def test_promise_8_all_waiters_for_a_first_creation_wake_together(
 
 
 def switches(process: BaseProcess) -> int:
-    """How often *process* has gone to sleep by itself: a waiter in the kernel does not, one that polls does."""
-    with open(f"/proc/{process.pid}/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
+    """Return how often the threads of *process* have gone to sleep by themselves: a waiter that polls does so, one
+    in the kernel not."""
+    total = 0
+    for thread in os.listdir(f"/proc/{process.pid}/task"):
+        with open(f"/proc/{process.pid}/task/{thread}/status") as file:
+            total += next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
+    return total
 
 
 def _wait_without_a_creator(path: str, record: Record) -> None:
@@ -45,13 +50,13 @@ def _wait_without_a_creator(path: str, record: Record) -> None:
 
 
 def _sleeps(process: BaseProcess) -> bool:
-    """Whether *process* has gone to sleep and stays there."""
+    """Return whether *process* stayed asleep for 0.3 s."""
     before = switches(process)
     time.sleep(0.3)
     return switches(process) == before
 
 
-def test_promise_8_who_waits_for_a_creator_sleeps_until_it_is_done(
+def test_promise_8_a_process_that_waits_for_a_creator_sleeps_until_it_has_ended(
     path: str, record: Record, processes: Processes
 ) -> None:
     creating = processes.start(create_slowly, path, record)
@@ -63,7 +68,7 @@ def test_promise_8_who_waits_for_a_creator_sleeps_until_it_is_done(
     processes.join(creating, *waiters)
 
 
-def test_promise_8_who_waits_for_a_creator_to_come_along_sleeps_until_then(
+def test_promise_8_a_process_without_a_creator_sleeps_until_another_process_creates(
     path: str, record: Record, processes: Processes
 ) -> None:
     waiter = processes.start(_wait_without_a_creator, path, record)

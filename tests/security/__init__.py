@@ -1,1 +1,1 @@
-"""What other users of the machine can do to us, and what they cannot: see SECURITY.rst."""
+"""The promises of SECURITY.rst, tested as other users of the machine."""

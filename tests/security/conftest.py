@@ -13,7 +13,7 @@ from .neighbours import Outside
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory of root's that everybody may enter; under it, each test makes what it needs."""
+    """A directory of root that every user may enter, for the files of one test."""
     if os.geteuid() != 0:
         pytest.skip("only root can act in the name of other users")
     directory = Path(tempfile.mkdtemp(prefix="dogpile_fs-"))
@@ -32,7 +32,7 @@ def outside(place: Path) -> Iterator[Outside]:
 
 @pytest.fixture
 def sticky(place: Path) -> Path:
-    """A directory of root's that everybody may write, as ``/tmp``."""
+    """A directory of root that every user may write, as ``/tmp``."""
     directory = place / "sticky"
     directory.mkdir()
     directory.chmod(0o1777)

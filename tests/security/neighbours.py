@@ -68,7 +68,7 @@ def outcome(uid: int, action: Callable[[], object], mask: int = 0o022) -> str:
 
 
 class Outside:
-    """A directory of root's with files that nobody has any business to touch."""
+    """A directory of root with files that no process may change."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o755)

@@ -1,4 +1,4 @@
-"""Coordination files in a sticky directory that everybody may write, where a neighbour was there first."""
+"""Coordination files in a sticky directory that every user may write, where a neighbour came first."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from tests.support.processes import Processes, Record
 from .neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as, as_user, outcome
 
 SIDECAR = ".dogpile"
+JOURNAL = ".dogpile.journal"
 FILES = (SIDECAR, ".dogpile.lock", ".dogpile.rwlock")
-PLANTED = "may have been planted"
+PLANTED = "planted"
 
 
 def use(path: str) -> str:
-    """Everything that a creator does; tells which errors it met, one per line."""
+    """Do everything that a creator does, and print the errors, one per line."""
     dogpile = SyncReaderDogpile(0, path, timeout=5)
 
     def creator() -> None:
@@ -85,20 +86,20 @@ def plant_second_name(place: str, outside: Outside) -> None:
     os.link(place, place + ".other")
 
 
-#: What is planted, and what an unprivileged user is told, who cannot remove it: what it is, or whose.
+#: Planted files, and a part of the error that an unprivileged user gets who cannot remove them: kind or owner.
 PLANTS: dict[Callable[[str, Outside], None], tuple[str, ...]] = {
     plant_link: ("a symbolic link to", PLANTED),
     plant_dangling_link: ("a symbolic link to", PLANTED),
     plant_fifo: ("a FIFO", PLANTED),
     plant_socket: ("a socket", PLANTED),
-    plant_directory: ("Is a directory", "Cure: move the directory away"),
+    plant_directory: ("Is a directory", "Hint: move the directory away"),
     plant_closed_file: ("mode 0600", f"owner {NEIGHBOUR}", "sticky"),
 }
 
 
 @pytest.mark.parametrize("suffix", FILES)
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
-def test_what_a_neighbour_planted_leads_nobody_elsewhere_and_who_cannot_remove_it_is_told_what_it_is(
+def test_a_planted_file_leads_no_process_elsewhere_and_the_error_says_what_it_is(
     plant: Callable[[str, Outside], None], suffix: str, sticky: Path, outside: Outside
 ) -> None:
     path = str(sticky / "resource")
@@ -112,13 +113,26 @@ def test_what_a_neighbour_planted_leads_nobody_elsewhere_and_who_cannot_remove_i
     # Root may do more, and is not led elsewhere either.
     told = outcome(ROOT, lambda: use(path))
     if plant is plant_directory:
-        assert "Cure: move the directory away" in told
+        assert "Hint: move the directory away" in told
     else:
         assert told == "''"
         assert stat.S_ISREG(os.lstat(path + suffix).st_mode)
 
 
-@pytest.mark.parametrize("suffix", FILES)
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_journal_leads_no_process_elsewhere_and_fails_no_creation(
+    plant: Callable[[str, Outside], None], sticky: Path, outside: Outside
+) -> None:
+    path = str(sticky / "resource")
+    with acting_as(NEIGHBOUR):
+        plant(path + JOURNAL, outside)
+    assert outcome(OTHER, lambda: use(path)) == "''"
+    outside.assert_untouched()
+    assert outcome(ROOT, lambda: use(path)) == "''"
+    assert stat.S_ISREG(os.lstat(path + JOURNAL).st_mode) == (plant is not plant_directory)
+
+
+@pytest.mark.parametrize("suffix", [*FILES, JOURNAL])
 @pytest.mark.parametrize("uid", [ROOT, OTHER])
 def test_nothing_is_written_through_a_hard_link_and_a_sidecar_that_is_one_is_replaced(
     uid: int, suffix: str, sticky: Path
@@ -134,14 +148,13 @@ def test_nothing_is_written_through_a_hard_link_and_a_sidecar_that_is_one_is_rep
     assert precious.read_text() == "precious"
     after = precious.stat()
     assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, uid, before.st_mtime_ns)
-    assert (os.stat(path + suffix).st_nlink == 1) == (suffix == SIDECAR)
+    assert (os.stat(path + suffix).st_nlink == 1) == (suffix in (SIDECAR, JOURNAL))
     assert Dogpile(3600, path).status().generation == 3
-    assert [
-        name for name in os.listdir(sticky) if name.startswith("resource.dogpile.") and "lock" not in name
-    ] == []
+    ours = {f"resource{each}" for each in (*FILES, JOURNAL)}
+    assert {name for name in os.listdir(sticky) if name.startswith("resource")} <= ours
 
 
-def test_who_may_not_replace_a_sidecar_that_is_a_hard_link_does_not_write_it_and_is_told(sticky: Path) -> None:
+def test_a_hard_linked_sidecar_that_may_not_be_replaced_is_not_written_and_raises_an_error(sticky: Path) -> None:
     path = str(sticky / "resource")
     with acting_as(NEIGHBOUR, mask=0):
         plant_second_name(path + SIDECAR, None)  # type: ignore[arg-type]
@@ -151,7 +164,7 @@ def test_who_may_not_replace_a_sidecar_that_is_a_hard_link_does_not_write_it_and
         "hard link, one of 2 names",
         PLANTED,
         f"owner {NEIGHBOUR}",
-        "Cure: let its owner",
+        "Hint: let its owner",
     ):
         assert part in told
     assert (sticky / ("resource" + SIDECAR + ".other")).read_text() == "whatever"
@@ -182,7 +195,7 @@ def test_a_huge_sidecar_costs_no_more_than_a_small_one(sticky: Path) -> None:
     assert os.path.getsize(path + SIDECAR) < 1 << 13
 
 
-def test_a_sidecar_with_a_lease_on_it_is_told_and_does_not_hang(
+def test_a_sidecar_with_a_lease_on_it_raises_an_error_and_does_not_hang(
     sticky: Path, processes: Processes, record: Record
 ) -> None:
     path = str(sticky / "resource")
@@ -221,7 +234,7 @@ def holding(path: str, kind: int, record: Record) -> None:
     signal.pause()
 
 
-def test_a_mutex_that_a_neighbour_holds_for_ever_keeps_nobody_from_what_is_stale(
+def test_a_mutex_that_a_neighbour_holds_for_ever_stops_no_stale_pass(
     sticky: Path, processes: Processes, record: Record
 ) -> None:
     path = str(sticky / "resource")
@@ -233,7 +246,7 @@ def test_a_mutex_that_a_neighbour_holds_for_ever_keeps_nobody_from_what_is_stale
         dogpile = Dogpile(0, path)
         for _ in range(3):
             enter(dogpile, lambda: None)
-        assert dogpile.refresh(lambda: None) is False
+        assert not dogpile.refresh(lambda: None)
         assert dogpile.status().creating
         with pytest.raises(LockTimeout, match=r"fuser\(1\)"):
             dogpile.refresh(lambda: None, force=True, timeout=0.05)
@@ -258,20 +271,20 @@ def test_a_sidecar_that_a_neighbour_keeps_locked_holds_up_a_stamp_no_longer_than
     as_user(OTHER, others_go_on)
 
 
-def test_files_in_a_shared_directory_lead_nobody_elsewhere_either(
+def test_files_in_a_shared_directory_lead_no_process_elsewhere_either(
     place: Path, sticky: Path, outside: Outside
 ) -> None:
     path = str(place / "report")
     as_user(ROOT, lambda: Datafile(path, 3600, lambda target: Path(target).touch(), directory=sticky).refresh())
     (name,) = (name.removesuffix(SIDECAR) for name in os.listdir(sticky) if name.endswith(SIDECAR))
-    for suffix in FILES:
+    for suffix in (*FILES, JOURNAL):
         (sticky / (name + suffix)).unlink(missing_ok=True)
         with acting_as(NEIGHBOUR):
             os.symlink(outside.canary, sticky / (name + suffix))
 
     def create() -> bool:
         datafile = Datafile(path, 0, lambda target: Path(target).touch(), directory=sticky, readers=True)
-        return datafile.refresh()
+        return bool(datafile.refresh())
 
     assert outcome(ROOT, create) == "True"
-    assert all(stat.S_ISREG(os.lstat(sticky / (name + suffix)).st_mode) for suffix in FILES)
+    assert all(stat.S_ISREG(os.lstat(sticky / (name + suffix)).st_mode) for suffix in (*FILES, JOURNAL))

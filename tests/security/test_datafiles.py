@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 
 from dogpile_fs import DataDirectory, Datafile, DatafileError, atomic_write
 from dogpile_fs._datafile import atomic
+from dogpile_fs._datafile.hidden_directory import HiddenDirectory
+from dogpile_fs._layout import temp_affixes
 from dogpile_fs._os import replace as swap
-from tests.support.places import left_beside, writing
+from tests.support.places import files_in, left_beside, writing
 
 from .neighbours import NEIGHBOUR, OTHER, ROOT, Outside, acting_as, as_user, outcome
 
@@ -28,7 +31,7 @@ def theirs(place: Path) -> Path:
 
 
 def create(path: Path) -> bool:
-    return Datafile(path, 0, writing("ours")).refresh()
+    return bool(Datafile(path, 0, writing("ours"), backoff=None).refresh())
 
 
 def write(path: Path) -> None:
@@ -37,23 +40,27 @@ def write(path: Path) -> None:
 
 
 def create_directory(path: Path) -> bool:
-    return DataDirectory(path, 0, os.mkdir).refresh()
+    return bool(DataDirectory(path, 0, os.mkdir).refresh())
 
 
-# A name in a sticky directory that everybody may write, where a neighbour was there first.
+def roll_back(path: Path) -> None:
+    Datafile(path).rollback()
+
+
+# A name in a sticky directory that every user may write, where a neighbour came first.
 
 
 @pytest.mark.parametrize("uid", [ROOT, OTHER])
 @pytest.mark.parametrize("leads", ["canary", "new"])
 @pytest.mark.parametrize("make", [create, write])
-def test_a_planted_link_makes_nobody_replace_or_make_a_file_elsewhere(
+def test_a_planted_link_makes_no_process_replace_or_make_a_file_elsewhere(
     make: Callable[[Path], object], leads: str, uid: int, sticky: Path, outside: Outside
 ) -> None:
     path = sticky / "report"
     with acting_as(NEIGHBOUR):
         path.symlink_to(outside.directory / leads)
     told = outcome(uid, lambda: make(path))
-    for part in ("DatafileError", f"belongs to user {NEIGHBOUR}", "may have been planted", "Cure: remove it"):
+    for part in ("DatafileError", f"belongs to user {NEIGHBOUR}", "may have been planted", "Hint: remove it"):
         assert part in told
     assert path.is_symlink()
 
@@ -103,26 +110,86 @@ def test_ones_own_link_in_a_sticky_directory_is_followed(
     assert (own / "report").read_text() == "ours"
 
 
-@pytest.mark.parametrize("kind", ["file", "directory"])
-def test_a_planted_earlier_version_is_not_rolled_back_to(kind: str, sticky: Path) -> None:
+def test_a_planted_earlier_version_of_a_directory_is_not_rolled_back_to(sticky: Path) -> None:
     path = sticky / "report"
-    resource: Any = (
-        Datafile(path, 0, writing("ours"), keep=1) if kind == "file" else DataDirectory(path, 0, os.mkdir, keep=1)
-    )
-    resource.refresh()
+    index = DataDirectory(path, 0, os.mkdir, keep=1)
+    index.refresh()
+    begin, end = temp_affixes("dir", str(path))
     with acting_as(NEIGHBOUR):
-        if kind == "file":
-            begin, end = swap.marked("kept", str(path))
-            (sticky / f"{begin}7{end}").write_text("theirs")
-        else:
-            begin, end = swap.marked("dir", str(path))
-            (sticky / f"{begin}0-0{end}").mkdir()
+        (sticky / f"{begin}0-0{end}").mkdir()
     with pytest.raises(DatafileError, match="no earlier version"):
-        resource.rollback()
-    assert kind == "directory" or path.read_text() == "ours"
+        index.rollback()
 
 
-def test_what_is_no_directory_under_the_name_of_an_earlier_version_is_passed_over(path: str) -> None:
+@pytest.mark.parametrize("make", [create, write])
+def test_what_is_built_in_a_directory_of_others_can_be_entered_by_its_user_alone(
+    make: Callable[[Path], object], sticky: Path, theirs: Path
+) -> None:
+    def make_and_look(path: Path, mode: int | None = None) -> None:
+        """Make it; *mode*: what another process of this user has given the sub-directory before."""
+        with HiddenDirectory(str(path)):
+            hidden = path.parent / f".dogpile-{os.geteuid()}"
+            if mode is not None:
+                hidden.chmod(mode)
+            make(path)
+            found = hidden.stat()
+            assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, os.geteuid())
+
+    for directory in (sticky, theirs):
+        as_user(ROOT, partial(make_and_look, directory / "report"), mask=0)
+    as_user(OTHER, lambda: make_and_look(sticky / "other"), mask=0)
+    as_user(OTHER, lambda: make_and_look(sticky / "other", 0o777))
+
+
+@pytest.mark.parametrize("plant", ["link", "directory", "file"])
+@pytest.mark.parametrize("make", [create, write, create_directory, roll_back])
+def test_a_planted_hidden_directory_is_neither_entered_nor_followed(
+    make: Callable[[Path], object], plant: str, sticky: Path, outside: Outside
+) -> None:
+    path, hidden = sticky / "report", sticky / f".dogpile-{OTHER}"
+    if make is roll_back:
+        as_user(OTHER, lambda: Datafile(path, 0, writing("ours"), keep=1).refresh())
+    with acting_as(NEIGHBOUR, mask=0):
+        if plant == "link":
+            hidden.symlink_to(outside.directory)
+        elif plant == "directory":
+            hidden.mkdir()
+            (hidden / ("{}7{}".format(*temp_affixes("kept", str(path))))).write_text("theirs")
+        else:
+            hidden.touch()
+    told = outcome(OTHER, lambda: make(path))
+    for part in ("DatafileError", repr(str(hidden)), f"{NEIGHBOUR}", "Hint: remove it"):
+        assert part in told, told
+    assert hidden.is_symlink() == (plant == "link")
+    assert make is not roll_back or path.read_text() == "ours"
+
+
+def test_a_hidden_directory_that_its_owner_exchanges_meanwhile_leads_no_swap_and_no_removal_elsewhere(
+    theirs: Path, place: Path
+) -> None:
+    """Root keeps secrets under the same names in a directory of its own."""
+    secret = place / "secret"
+    secret.mkdir(mode=0o700)
+    for text in ("secret", "newer"):
+        Datafile(secret / "report", 0, writing(text), keep=1).refresh()
+    before = files_in(secret / ".dogpile")
+
+    def exchange(target: str) -> None:
+        with acting_as(NEIGHBOUR):
+            (theirs / ".dogpile-0").rename(theirs / "away")
+            (theirs / ".dogpile-0").symlink_to(secret / ".dogpile")
+
+    Datafile(theirs / "report", 0, writing("old")).refresh()
+    report = Datafile(theirs / "report", 0, writing("new"), keep=1, validate=exchange)
+    with pytest.raises(DatafileError, match="is no directory"):
+        report.refresh()
+    with pytest.raises(DatafileError, match="is no directory"):
+        report.rollback()
+    assert (theirs / "report").read_text() == "old"
+    assert files_in(secret / ".dogpile") == before
+
+
+def test_a_file_under_the_name_of_an_earlier_version_of_a_directory_is_skipped(path: str) -> None:
     index = DataDirectory(path, 0, os.mkdir, keep=2)
     for _ in range(3):
         index.refresh()
@@ -135,18 +202,18 @@ def test_what_is_no_directory_under_the_name_of_an_earlier_version_is_passed_ove
     assert os.readlink(path).partition("-dir-")[2].partition("-")[2].startswith("1-")
 
 
-# Root works in a directory that belongs to somebody else.
+# Root works in a directory that belongs to another user.
 
 
 @pytest.mark.parametrize("make", [create, write])
-def test_root_follows_a_users_link_only_to_where_he_could_make_files_himself(
+def test_root_follows_a_users_link_only_to_directories_that_this_user_owns(
     make: Callable[[Path], object], theirs: Path, outside: Outside
 ) -> None:
     path = theirs / "report"
     with acting_as(NEIGHBOUR):
         path.symlink_to(outside.canary)
     told = outcome(ROOT, lambda: make(path))
-    for part in ("DatafileError", f"link of user {NEIGHBOUR}'s", "root does not follow it", "Cure: name where"):
+    for part in ("DatafileError", f"link of user {NEIGHBOUR}'s", "root does not follow it", "Hint: name where"):
         assert part in told
     with acting_as(NEIGHBOUR):
         path.unlink()
@@ -160,7 +227,7 @@ def test_root_follows_a_users_link_only_to_where_he_could_make_files_himself(
 def test_root_follows_a_members_link_within_the_directory_of_their_group(
     make: Callable[[Path], object], place: Path
 ) -> None:
-    """Who may write the directory may put another file at that name anyway."""
+    """A user who may write the directory may put another file at that name anyway."""
     shared = place / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -172,10 +239,10 @@ def test_root_follows_a_members_link_within_the_directory_of_their_group(
 
 
 @pytest.mark.parametrize("make", [create, write])
-def test_who_is_not_root_follows_the_links_of_who_owns_the_directory(
+def test_a_process_that_is_not_root_follows_the_links_of_the_directorys_owner(
     make: Callable[[Path], object], place: Path, theirs: Path
 ) -> None:
-    """Somebody deploys an application, with a link to where it may write."""
+    """An application is deployed with a link to a directory that it may write."""
     path = theirs / "report"
     data = place / "data"
     data.mkdir()
@@ -198,7 +265,7 @@ def replaced_by(put: Callable[[str], None]) -> Callable[[str], None]:
     return validate
 
 
-def test_permissions_and_owner_are_not_given_to_what_a_link_leads_to(theirs: Path, outside: Outside) -> None:
+def test_permissions_and_owner_are_not_given_to_the_target_of_a_link(theirs: Path, outside: Outside) -> None:
     path = theirs / "report"
     with acting_as(NEIGHBOUR):
         path.write_text("theirs, so that root's new version would be as well")
@@ -207,7 +274,7 @@ def test_permissions_and_owner_are_not_given_to_what_a_link_leads_to(theirs: Pat
         Datafile(path, 0, writing("ours"), validate=validate).refresh()
 
 
-def test_permissions_and_owner_are_not_given_to_what_has_another_name(theirs: Path) -> None:
+def test_permissions_and_owner_are_not_given_to_a_file_with_another_name(theirs: Path) -> None:
     path = theirs / "report"
     secret = theirs.parent / "secret"
     secret.write_text("secret")
@@ -215,7 +282,7 @@ def test_permissions_and_owner_are_not_given_to_what_has_another_name(theirs: Pa
     with acting_as(NEIGHBOUR):
         path.write_text("theirs")
     validate = replaced_by(lambda target: os.link(secret, target))
-    with pytest.raises(DatafileError, match=r"hard link, one of 2 names.*Cure: let the creator make a copy"):
+    with pytest.raises(DatafileError, match=r"hard link, one of 2 names.*Hint: let the creator make a copy"):
         Datafile(path, 0, writing("ours"), validate=validate).refresh()
     found = secret.stat()
     assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o600, 0)
@@ -230,7 +297,7 @@ def test_a_creator_may_make_a_hard_link_where_no_permissions_change(tmp_path: Pa
     assert report.load(lambda file: file.read()) == b"built"
 
 
-def test_permissions_and_owner_of_a_directory_are_not_given_to_what_a_link_leads_to(
+def test_permissions_and_owner_of_a_directory_are_not_given_to_the_target_of_a_link(
     theirs: Path, outside: Outside
 ) -> None:
     path = theirs / "index"
@@ -245,7 +312,7 @@ def test_permissions_and_owner_of_a_directory_are_not_given_to_what_a_link_leads
         DataDirectory(path, 0, os.mkdir, validate=validate).refresh()
 
 
-def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(theirs: Path) -> None:
+def test_a_fifo_in_the_place_of_a_file_hangs_no_process(theirs: Path) -> None:
     path = theirs / "report"
     path.write_text("old")
     with pytest.raises(DatafileError, match="no regular file"):
@@ -256,11 +323,11 @@ def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(theirs: Path) -> None:
         os.mkfifo(path)
 
     with pytest.raises(DatafileError, match="no regular file"):
-        Datafile(path, 0, writing("new"), validate=put_a_fifo, skip_unchanged=True).refresh()
+        Datafile(path, 0, writing("new"), validate=put_a_fifo, skip_unchanged=True).refresh(force=True)
     assert "no regular file" in outcome(OTHER, lambda: Datafile(path).open().__enter__())
 
 
-def test_a_copy_that_is_kept_is_not_written_through_a_link(
+def test_a_kept_copy_is_not_written_through_a_link(
     theirs: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = theirs / "report"
@@ -275,20 +342,24 @@ def test_a_copy_that_is_kept_is_not_written_through_a_link(
         Datafile(path, 0, writing("ours"), keep=1).refresh()
 
 
-def test_what_is_written_goes_to_the_file_that_was_made_and_to_no_other(
+def test_a_write_goes_to_the_file_that_was_made_and_to_no_other(
     theirs: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def put_another(path: str, own: str = "") -> None:
-        os.unlink(own)
-        os.link(outside.canary, own)  # what its owner may do at this moment, where hard links are not protected
+    takes = atomic._TempFile._takes
 
-    monkeypatch.setattr(atomic, "_remove_abandoned", put_another)
+    def take_and_put_another(self: atomic._TempFile, path: str, mode: int) -> bool:
+        taken = takes(self, path, mode)
+        os.unlink(path)
+        os.link(outside.canary, path)
+        return taken
+
+    monkeypatch.setattr(atomic._TempFile, "_takes", take_and_put_another)
     with pytest.raises(DatafileError, match="another file in its place"):
         write(theirs / "report")
-    assert list(theirs.iterdir()) == []
+    assert files_in(theirs) == []
 
 
-def test_removing_what_was_left_gives_permissions_to_nothing_elsewhere(
+def test_removing_leftovers_gives_permissions_to_no_file_elsewhere(
     theirs: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = theirs / "tree"

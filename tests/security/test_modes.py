@@ -1,7 +1,7 @@
-"""A cron job of root's beside a web user, under different umasks: who can do what with the other's files.
+"""A cron job of root beside a web user, under different umasks: which user can do what with the other's files.
 
-What a creation makes gets what the umask leaves, or ``mode=``. Then the other can do everything, or read, or is
-told what is in his way; nobody hangs.
+Files of a creation get the permissions that the umask leaves, or ``mode=``. Then the other user can do everything,
+or can only read, or gets an error that names the obstacle; nothing hangs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Use:
     def create(self) -> bool:
         if not isinstance(self.creating, Dogpile):
             return bool(self.creating.refresh(force=True))
-        return self.creating.refresh(self._swap, force=True)
+        return bool(self.creating.refresh(self._swap, force=True))
 
     def _swap(self) -> None:
         if isinstance(self.creating, SyncReaderDogpile):
@@ -76,7 +76,7 @@ def uses(kind: str, path: str, mode: int | None, uid: int, mask: int) -> dict[st
         if told in ("True", "'has read'"):
             ends[name] = "done"
         else:
-            assert "Cure: " in told
+            assert "Hint: " in told
             assert "user " in told
             ends[name] = told.partition(":")[0].rpartition(".")[2]
     return ends
@@ -84,9 +84,7 @@ def uses(kind: str, path: str, mode: int | None, uid: int, mask: int) -> dict[st
 
 @kinds
 @pytest.mark.parametrize("mask", [0o077, 0o022])
-def test_root_reads_and_creates_what_the_web_user_has_created_and_both_go_on(
-    kind: str, mask: int, webs: str
-) -> None:
+def test_root_reads_and_replaces_a_version_of_the_web_user_and_both_go_on(kind: str, mask: int, webs: str) -> None:
     as_user(WEB, lambda: Use(kind, webs, None).create(), mask)
     assert uses(kind, webs, None, ROOT, mask) == {"read": "done", "create": "done"}
     # Root has made no coordination file anew, and what it swapped in has the owner of the version before.
@@ -96,7 +94,7 @@ def test_root_reads_and_creates_what_the_web_user_has_created_and_both_go_on(
 
 
 @kinds
-def test_what_root_creates_under_umask_022_is_read_by_the_web_user_who_is_told_that_he_may_not_create(
+def test_a_version_that_root_creates_under_umask_022_is_read_by_the_web_user_whose_creation_raises_an_error(
     kind: str, webs: str
 ) -> None:
     as_user(ROOT, lambda: Use(kind, webs, None).create(), 0o022)
@@ -105,7 +103,7 @@ def test_what_root_creates_under_umask_022_is_read_by_the_web_user_who_is_told_t
 
 @kinds
 @pytest.mark.parametrize("mode", [None, 0o660])
-def test_what_root_creates_under_umask_077_is_not_for_the_web_user_who_is_told_so(
+def test_a_version_that_root_creates_under_umask_077_raises_an_error_for_the_web_user(
     kind: str, mode: int | None, webs: str
 ) -> None:
     as_user(ROOT, lambda: Use(kind, webs, mode).create(), 0o077)
@@ -115,18 +113,18 @@ def test_what_root_creates_under_umask_077_is_not_for_the_web_user_who_is_told_s
 
 
 @kinds
-def test_with_mode_666_both_create_whatever_the_umask_but_the_datafile_is_as_its_creator_made_it(
+def test_with_mode_666_both_create_under_any_umask_but_the_datafile_has_its_creators_permissions(
     kind: str, webs: str
 ) -> None:
     as_user(ROOT, lambda: Use(kind, webs, 0o666).create(), 0o077)
     ends = uses(kind, webs, 0o666, WEB, 0o077)
     assert ends == {"read": "DatafileError" if kind.startswith("Data") else "done", "create": "done"}
-    for suffix in (".dogpile", ".dogpile.lock", ".dogpile.rwlock"):
+    for suffix in (".dogpile", ".dogpile.journal", ".dogpile.lock", ".dogpile.rwlock"):
         if os.path.exists(webs + suffix):
             assert stat.S_IMODE(os.stat(webs + suffix).st_mode) == 0o666
 
 
-def test_who_only_waits_and_may_not_read_the_sidecar_waits_no_longer_than_his_timeout_and_is_told_why(
+def test_a_caller_that_may_not_read_the_sidecar_waits_until_its_timeout_and_the_log_says_why(
     webs: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     as_user(ROOT, lambda: Dogpile(3600, webs, init=True), 0o077)
@@ -144,7 +142,7 @@ def test_who_only_waits_and_may_not_read_the_sidecar_waits_no_longer_than_his_ti
 
 
 @pytest.mark.parametrize("first", [ROOT, WEB])
-def test_in_a_sticky_directory_only_who_made_a_datafile_replaces_it(first: int, sticky: Path) -> None:
+def test_in_a_sticky_directory_only_its_owner_replaces_a_datafile(first: int, sticky: Path) -> None:
     path = str(sticky / "resource")
     second = WEB if first == ROOT else ROOT
     as_user(first, lambda: Use("Datafile", path, 0o666).create())
@@ -156,13 +154,14 @@ def test_in_a_sticky_directory_only_who_made_a_datafile_replaces_it(first: int, 
     assert uses("Dogpile", path + "2", 0o666, second, 0o022) == {"read": "done", "create": "done"}
 
 
-def test_a_cron_job_of_roots_under_umask_077_is_cured_in_its_line(place: Path, cli: Cli) -> None:
+def test_a_cron_job_of_root_under_umask_077_sets_another_umask_in_its_line(place: Path, cli: Cli) -> None:
     file = place / "report"
     words = ("run", "--force", "--expire", "1h", "--output", str(file), "--stdout", "--", "echo", "new")
     cli.run(*words, umask=0o077)
     assert "DatafileError" in outcome(WEB, lambda: Datafile(file).load(bytes_of))
     for made in place.iterdir():
-        made.unlink()
+        if made.is_file():
+            made.unlink()
     cli.run(*words, umask=0o022)
     assert outcome(WEB, lambda: Datafile(file).load(bytes_of)) == r"b'new\n'"
 
@@ -172,11 +171,9 @@ def bytes_of(file: BinaryIO) -> bytes:
 
 
 @pytest.mark.parametrize("mode", [None, 0o600, 0o666])
-def test_no_file_that_is_made_can_be_executed_or_has_more_permissions_than_asked_for(
-    mode: int | None, webs: str
-) -> None:
+def test_no_new_file_can_be_executed_or_has_more_permissions_than_requested(mode: int | None, webs: str) -> None:
     with acting_as(WEB, 0o027):
         Use("SyncReaderDogpile", webs, mode).create()
         Use("Datafile", webs, mode).create()
-    for found in (entry.stat() for entry in os.scandir(os.path.dirname(webs)) if ".dogpile" in entry.name):
+    for found in (path.stat() for path in Path(webs).parent.glob("*.dogpile*") if path.is_file()):
         assert stat.S_IMODE(found.st_mode) == (0o640 if mode is None else mode)

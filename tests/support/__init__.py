@@ -1,1 +1,1 @@
-"""What several tests use: processes, tracing, faults, and what is tried under them."""
+"""Helpers of several tests: processes, tracing, faults, and the scenes that run under them."""

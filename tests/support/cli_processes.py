@@ -1,4 +1,4 @@
-"""``dogpile-fs`` as real processes, in a directory of their own, and COMMANDs that wait until they are let go."""
+"""Run ``dogpile-fs`` as real processes in a directory of their own, with COMMANDs that wait at a gate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from .places import ours_in
 from .processes import PATIENCE, wait_for
 
 __all__ = ["Cli", "bytecode", "cli", "gone", "logger_as_before"]
@@ -21,28 +22,30 @@ _CLI = (sys.executable, "-m", "dogpile_fs")
 
 _ROOT = Path(__file__).parents[2]
 
-#: Shell code: tells that it runs, then waits until :meth:`Cli.let_go` lets it go on.
+#: Shell code that writes down that it runs, then waits for :meth:`Cli.open_gate`.
 GATED = 'echo $$ >> started; read word < gate; echo "$word" > "$DOGPILE_FS_OUTPUT"; echo $$ >> finished'
 
 
 class Cli:
-    """Starts ``dogpile-fs`` in *directory*, and kills what is left of it at the end.
+    """Start ``dogpile-fs`` in *directory*, and kill the processes that still run at the end.
 
-    The directory has a FIFO ``gate``: whoever reads from it waits for :meth:`let_go`.
+    The directory has a FIFO ``gate``: a process that reads from it waits for :meth:`open_gate`.
     """
 
     def __init__(self, directory: Path, bytecode: Path) -> None:
         self.directory = directory
         self.started: list[subprocess.Popen[str]] = []
+        #: The words of a program that starts ``dogpile-fs``, before its own.
+        self.starter: list[str] = []
         os.mkfifo(directory / "gate")
-        # Imports as fast as users have them, wherever the package is and whoever runs the tests.
+        # Compiled modules, as users have them, also where this user may not write beside the package.
         self.environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(bytecode), "TERM": "xterm"}
         self.environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def command(self, *words: str) -> list[str]:
-        """The command line of ``dogpile-fs`` with *words*."""
-        return [*_CLI, *words]
+        """Return the command line of ``dogpile-fs`` with *words*."""
+        return [*self.starter, *_CLI, *words]
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Start ``dogpile-fs`` with *words* and *options* of ``Popen``; by default its output is captured."""
@@ -70,15 +73,15 @@ class Cli:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def make(self, file: str = "file", contents: str = "old") -> None:
-        """Have *file* made, to be stale as soon as anybody's ``--expire`` is 0."""
+        """Make *file*, fresh for ``--expire 1h`` and stale for ``--expire 0``."""
         self.run("run", "--expire", "1h", "--output", file, "--stdout", "--", "echo", contents)
 
     def start_gated(self, *options: str, expire: str = "0", **more: Any) -> subprocess.Popen[str]:
-        """Start a ``run`` for ``file`` whose COMMAND waits for :meth:`let_go`."""
+        """Start a ``run`` for ``file`` whose COMMAND waits for :meth:`open_gate`."""
         return self.start("run", "--expire", expire, "--output", "file", *options, "--", "sh", "-c", GATED, **more)
 
     def wait_for_line(self, name: str, count: int = 1) -> list[str]:
-        """Wait until *name* has *count* whole lines; all of them."""
+        """Wait until *name* has *count* whole lines, and return all of them."""
 
         def lines() -> list[str] | None:
             text = self.text(name)
@@ -87,21 +90,21 @@ class Cli:
 
         return wait_for(lines, f"{count} lines in {name!r}")
 
-    def let_go(self, word: str = "new") -> None:
-        """Let the COMMAND that waits at the gate go on, with *word* as the contents of its file."""
+    def open_gate(self, word: str = "new") -> None:
+        """Resume the COMMAND that waits at the gate, with *word* as the contents of its file."""
         with open(self.directory / "gate", "w") as gate:
             gate.write(word + "\n")
 
     def text(self, name: str = "file") -> str:
-        """The contents of *name*; none if there is no such file."""
+        """Return the contents of *name*, ``""`` if there is no such file."""
         try:
             return (self.directory / name).read_text()
         except FileNotFoundError:
             return ""
 
     def left_behind(self) -> list[str]:
-        """The temporary files that are there."""
-        return [name for name in os.listdir(self.directory) if name.startswith(".dogpile")]
+        """Return the names of the temporary files."""
+        return ours_in(self.directory)
 
     def kill_all(self) -> None:
         for process in self.started:
@@ -111,7 +114,7 @@ class Cli:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process *pid* has ended, be it reaped or not."""
+    """Return whether the process *pid* has ended, reaped or not."""
     try:
         os.kill(pid, 0)
         with open(f"/proc/{pid}/stat") as file:
@@ -130,7 +133,7 @@ def cli(tmp_path: Path, bytecode: Path) -> Iterator[Cli]:
     directory = tmp_path / "work"
     directory.mkdir()
     cli = Cli(directory, bytecode)
-    # As a shell's child has them: pytest's own must not decide what is tested.
+    # The dispositions of a shell's child, and not those that pytest was started with.
     before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGTERM)}
     yield cli
     cli.kill_all()
@@ -140,7 +143,7 @@ def cli(tmp_path: Path, bytecode: Path) -> Iterator[Cli]:
 
 @pytest.fixture
 def logger_as_before() -> Iterator[None]:
-    """For tests that call the command in this process, where it makes the package's logger its own."""
+    """Restore the package's logger after a test that calls the command in this process, which configures it."""
     log = logging.getLogger("dogpile_fs")
     handlers, level = log.handlers[:], log.level
     yield

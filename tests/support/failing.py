@@ -1,13 +1,14 @@
-"""A scene one of whose system calls fails, and what must be so all the same.
+"""Let one system call of a scene fail, and check what must hold all the same.
 
-Who met the error has either got through, with a resource that is whole, or was told of it: by an error of ours
-that names a path and says what the system said, or by his own. Nothing of his is locked or open when he drops what
-he has, he can go on with it, and so can all others. The old version is in place, or the new one; what is called
-fresh was created when it says.
+The process whose call fails has either passed, with a whole resource, or got an error: one of ours, which names a
+path and the system's reason, or one of its own code. It can go on with its object, and so can all other processes.
+When it drops the object, it holds no lock and no descriptor of ours. The old version is in place, or the new one;
+a fresh one was created at its createdtime.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dogpile_fs import DogpileError, LockTimeout, Status
+from dogpile_fs import DatafileError, DogpileError, LockTimeout, Status
 from dogpile_fs.cli import exits
 
 from .faults import count_calls, fail_call
@@ -32,18 +33,20 @@ from .subjects import OfCommand, Subject, TheUsersOwn
 
 __all__ = ["Outcome", "calls_of", "met"]
 
-#: Seconds after which somebody hangs. Nothing here waits for anybody.
+#: Seconds after which a process counts as hanging. No scene waits for another process for longer than
+#: :data:`.subjects.AT_ONCE`.
 HANGS = 20
 _SIZE = 1 << 16
-#: What is created afterwards: by who met the error, and by another.
+#: The contents that are created afterwards: by the process whose call failed, and by another one.
 NEXT, LAST = (word * 3_000 for word in (b"next", b"last"))
-#: By so much an mtime may be earlier than the clock said before: it is that of the kernel's last tick.
+#: Seconds by which an mtime may be earlier than a reading of the clock before it: an mtime is that of the kernel's
+#: last tick, which is 4 ms ago at most, or 10 ms on a kernel of 100 Hz.
 TICK = 0.02
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: *kind*, for counting; *call* failed. *wrong*: what should not be."""
+    """The result: its *kind*, for counting, the *call* that failed, and descriptions of all that is *wrong*."""
 
     kind: str
     call: str
@@ -52,23 +55,23 @@ class Outcome:
 
 @dataclass
 class _Report:
-    """What is told of from inside."""
+    """The report of the process whose call failed."""
 
-    #: What was found in the block.
+    #: The contents read in the block.
     found: bytes | None = None
     #: A command's exit status.
     ended: int | None = None
-    #: The error that was met: its name, and what it says.
+    #: The error that was raised: its name and its text.
     error: str = ""
     users_own: bool = False
     wrong: list[str] = field(default_factory=list)
 
 
 def calls_of(name: str, directory: Path) -> list[str]:
-    """The calls of the scene *name* that can fail."""
+    """Return descriptions of the calls of the scene *name* that can fail."""
     scene = SCENES[name]
     with _Stage(scene, directory) as subject:
-        tracee = _traced(scene, subject, _nobody_listens, 0)
+        tracee = _traced(scene, subject, _report_to_none, 0)
         try:
             if not scene.executes:
                 tracee.go_to_mark()
@@ -78,10 +81,11 @@ def calls_of(name: str, directory: Path) -> list[str]:
 
 
 def met(name: str, number: int, code: int, directory: Path, begin: str = "") -> Outcome | None:
-    """The scene *name*, in a new directory below *directory*, while its call *number* fails with the error *code*.
+    """Run the scene *name* in a new directory below *directory* while its call *number* fails with the error
+    *code*.
 
-    :param begin: of those calls only that are told like this.
-    :returns: None if there are fewer.
+    :param begin: count only calls whose description begins with this.
+    :returns: the outcome; None if there are fewer calls.
     :raises NotTraceable: if calls cannot be made to fail here.
     """
     scene = SCENES[name]
@@ -96,7 +100,7 @@ def met(name: str, number: int, code: int, directory: Path, begin: str = "") -> 
 
 
 class _Stage:
-    """A directory with a subject, which is gone afterwards."""
+    """A directory with a subject, removed afterwards."""
 
     _number = 0
 
@@ -123,16 +127,18 @@ def _traced(scene: Scene, subject: Subject, tell: Callable[[_Report], None], cod
     return Tracee(lambda: _live(scene, subject, tell, code))
 
 
-def _nobody_listens(report: _Report) -> None:
+def _report_to_none(report: _Report) -> None:
     pass
 
 
 def _live(scene: Scene, subject: Subject, tell: Callable[[_Report], None], code: int) -> None:
-    """The life of who meets the error, if he is no program of his own."""
+    """Run *scene* in the process whose call fails, if it executes no other program."""
     signal.alarm(HANGS)
     gc.disable()
-    gc.freeze()  # what is dropped at the end is what is made here
-    log = logging.getLogger("dogpile_fs")  # whose records may keep an error, and all that its traceback leads to
+    gc.freeze()  # so that the collection at the end sees only objects that are made here
+    log = logging.getLogger(
+        "dogpile_fs"
+    )  # a kept log record would keep an error, its traceback and all objects there
     log.propagate = False
     log.addHandler(logging.NullHandler())
     before = sorted(descriptors().values())
@@ -160,17 +166,18 @@ def _live(scene: Scene, subject: Subject, tell: Callable[[_Report], None], code:
         subject.drop()
         gc.collect()
         more = [name for name in sorted(descriptors().values()) if name not in before]
-        if more and not isinstance(subject, OfCommand):  # which ends now
+        if more and not isinstance(subject, OfCommand):  # a command ends now
             report.wrong.append(f"leaked descriptors: {more}")
     except BaseException:
         report.wrong.append(f"it cannot go on: {traceback.format_exc()}")
     tell(report)
-    os.kill(os.getpid(), signal.SIGKILL)  # not by _exit: of thousands of processes, coverage is to make no files
+    os.kill(
+        os.getpid(), signal.SIGKILL
+    )  # not _exit: coverage would write a file for each of thousands of processes
 
 
 def _note(error: BaseException, code: int, directory: str, report: _Report, *, awaited: bool) -> None:
-    """Note that *error* was met, and what is wrong with it; *awaited*: somebody creates, and does not come to an
-    end."""
+    """Add *error* to *report*, and what is wrong with it. *awaited*: another caller creates and does not end."""
     report.error = f"{type(error).__name__}: {error}"
     report.users_own = isinstance(error, TheUsersOwn)
     if report.users_own:
@@ -179,7 +186,9 @@ def _note(error: BaseException, code: int, directory: str, report: _Report, *, a
     if not isinstance(error, DogpileError):
         report.wrong.append(f"no error of ours: {trace}")
     elif isinstance(error, LockTimeout) and awaited:
-        pass  # who cannot read the sidecar waits for who creates
+        pass  # a process that cannot read the sidecar waits for the creator
+    elif isinstance(error, DatafileError) and error.errno == errno.ENOLCK and code in (errno.EIO, errno.ESTALE):
+        pass  # a lock file that cannot be read is one whose lock a server has given to others
     elif directory not in str(error) or os.strerror(code) not in str(error):
         report.wrong.append(f"not clear: {trace}")
 
@@ -202,7 +211,7 @@ def _called(
             if isinstance(subject, OfCommand):
                 _note_end(subject, code, report)
             wrong = report.wrong + _wrong_from_outside(scene, subject, report, before, began)
-            tracee.let_go()
+            tracee.detach()
             later = pipe.read(_SIZE)
             wrong += pickle.loads(later).wrong if later else ["it hangs, or died, when it went on"]
         except Ended as end:
@@ -225,7 +234,7 @@ def _write(fd: int, report: _Report) -> None:
 def _wrong_from_outside(
     scene: Scene, subject: Subject, report: _Report, before: Status | None, began: float
 ) -> list[str]:
-    """What others see that should not be, while who met the error is still there."""
+    """Return what is wrong for other processes, while the process whose call failed still lives."""
     try:
         return list(_looked_at(scene, subject, report, before, began))
     except (DogpileError, OSError, AssertionError):
@@ -235,7 +244,7 @@ def _wrong_from_outside(
 
 
 def _looked_at(scene: Scene, subject: Subject, report: _Report, before: Status | None, began: float) -> Any:
-    old = None if scene.before == "nothing" else OLD
+    old = None if scene.before == "missing" else OLD
     found = subject.found()
     for where, contents in (("in place", found), ("in the block", report.found or found)):
         if contents not in (old, scene.new):
@@ -246,17 +255,17 @@ def _looked_at(scene: Scene, subject: Subject, report: _Report, before: Status |
         created = scene.before != "fresh"
     if not report.error and found != scene.new and created and (subject.replaces or found is None):
         yield f"no error, and nothing done: {found and found[:9]!r}"
-    if subject.kept and scene.before != "nothing" and act != "rolled_back":
+    if subject.kept and scene.before != "missing" and act != "rolled_back":
         back = OLD if found == scene.new else OLDER
         if back not in (kept := subject.kept_versions()):
-            yield f"nobody can go back: {kept}"
+            yield f"no rollback is possible: {kept}"
     if not subject.stamps:
         return
     status = subject.status()
     if status.creating and not scene.another_creates:
         yield f"the creation mutex is still held: {status}"
-    if subject.observed and (found is None) != (status.state == "nothing") and "invalidated" not in act:
-        yield f"not so: {status}"
+    if subject.observed and (found is None) != (status.state == "missing") and "invalidated" not in act:
+        yield f"the status contradicts the file in place: {status}"
     if "invalidated" in act and not report.error and status.state == "fresh":
         yield f"not invalidated: {status}"
     if status.state == "fresh" and status.createdtime is not None:
@@ -264,7 +273,8 @@ def _looked_at(scene: Scene, subject: Subject, report: _Report, before: Status |
         of_this_run = found == scene.new and (
             began - TICK <= status.createdtime <= now or status.createdtime == subject.mtime()
         )
-        # Where nobody looks at the path, what was swapped in and not stamped goes by the stamp before.
+        # Of a Dogpile that does not look at its path, a file that is swapped in and not stamped has the stamp
+        # before.
         of_before = (
             (found == old or not subject.observed)
             and before is not None
@@ -275,7 +285,7 @@ def _looked_at(scene: Scene, subject: Subject, report: _Report, before: Status |
 
 
 def _wrong_at_the_end(subject: Subject) -> list[str]:
-    """What is wrong with the next creation, and with what is left after it."""
+    """Return what is wrong with the next creation, and which leftovers are there after it."""
     try:
         subject.contents = LAST
         subject.create()
@@ -290,7 +300,7 @@ def _wrong_at_the_end(subject: Subject) -> list[str]:
         subject.drop()
 
 
-#: What docs/cli.rst says.
+#: The exit statuses of docs/cli.rst that a failing call may cause.
 _DOCUMENTED = {
     exits.OK,
     exits.DATAERR,
@@ -305,29 +315,33 @@ _DOCUMENTED = {
 }
 
 
-#: What else than a path tells what could not be done.
+#: Words in a message that name the object of the failing call, if no path does.
 _NAMES = ("COMMAND", "--validate", "--then", "standard output", "a pipe")
 
 
+#: Words in the message of a command that cannot import a module of its own. The import system keeps no reason.
+_NOT_LOADED = "a part of dogpile-fs cannot be loaded"
+
+
 def _note_end(subject: OfCommand, code: int, report: _Report) -> None:
-    """Note how a command ended, and what is wrong with that."""
-    ended, told = report.ended, subject.err.read_text()
+    """Add to *report* how a command ended, and what is wrong with that."""
+    ended, said = report.ended, subject.err.read_text()
     good = exits.STALE if subject.words[0] == "status" else exits.OK
     if ended != good and ended not in _DOCUMENTED:
-        report.wrong.append(f"exit status {ended}: {told}")
-    if any(not line.startswith("dogpile-fs: ") for line in told.splitlines()):
-        report.wrong.append(f"exit status {ended}, and not one clear line each: {told}")
+        report.wrong.append(f"exit status {ended}: {said}")
+    if any(not line.startswith("dogpile-fs: ") for line in said.splitlines()):
+        report.wrong.append(f"exit status {ended}, and not one clear line each: {said}")
     if ended != good:
-        report.error = told or "untold"
-        named = any(name in told for name in (str(subject.path.parent), *_NAMES))
-        if not (os.strerror(code) in told and named):
-            report.wrong.append(f"exit status {ended}, not clear: {told!r}")
+        report.error = said or "no message"
+        named = any(name in said for name in (str(subject.path.parent), *_NAMES))
+        if not (os.strerror(code) in said and named) and _NOT_LOADED not in said:
+            report.wrong.append(f"exit status {ended}, not clear: {said!r}")
 
 
 def _executed(
     scene: Scene, subject: OfCommand, number: int, code: int, before: Status | None, began: float
 ) -> Outcome | None:
-    tracee = _traced(scene, subject, _nobody_listens, code)
+    tracee = _traced(scene, subject, _report_to_none, code)
     call = ""
     try:
         call = fail_call(tracee, number, code) or ""

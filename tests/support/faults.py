@@ -1,8 +1,8 @@
-"""A process one of whose system calls fails once, with an error of our choice.
+"""Let one system call of a process fail once, with a chosen error.
 
-The call is not made (the kernel is told, at its entry, that it is no call), and the process is told that it has
-failed. Except ``close``: Linux has freed the descriptor when it reports an error (close(2)), so it is made, and
-then told to have failed.
+The call is not made: at its entry, the tracer replaces its number by an invalid one, and at its exit the result by
+the error. ``close`` is made, because Linux has freed the descriptor when it reports an error (close(2)); only its
+result is replaced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .ptracing import Call, Ended, Tracee
 
 __all__ = ["CANNOT_FAIL", "ERRORS", "count_calls", "fail_call"]
 
-#: What a disk, a network file system, a quota, a signal, a limit and a lock daemon say.
+#: The errors of a disk, a network file system, a quota, a signal, a limit and a lock daemon.
 ERRORS = tuple(
     getattr(errno, name)
     for name in ("EIO", "ENOSPC", "EDQUOT", "EINTR", "EMFILE", "ENOLCK", "EACCES", "EROFS", "ESTALE")
@@ -23,7 +23,7 @@ ERRORS = tuple(
 
 _CLOSE = 3
 
-#: Number on x86_64, name, and what its arguments are: a descriptor (f), a path (p), or of no interest.
+#: Number on x86_64, name, and kinds of the arguments: a descriptor (f), a path (p), or any other (.).
 _CALLS = """
 0 read f|1 write f|3 close f|7 poll|8 lseek f|9 mmap|10 mprotect|11 munmap|12 brk|13 rt_sigaction
 14 rt_sigprocmask|15 rt_sigreturn|16 ioctl f|17 pread64 f|18 pwrite64 f|24 sched_yield|25 mremap|28 madvise
@@ -41,7 +41,7 @@ for _each in _CALLS.replace("\n", "|").strip("|").split("|"):
     _number, _name, _kinds = [*_each.split(), ""][:3]
     _NAMES[int(_number)] = (_name, _kinds)
 
-#: Why a call is left alone.
+#: Calls that are never made to fail, with the reason.
 CANNOT_FAIL = {
     **dict.fromkeys(
         ("mmap", "munmap", "mremap", "mprotect", "madvise", "brk"), "the interpreter's own: its memory, not ours"
@@ -56,30 +56,30 @@ CANNOT_FAIL = {
         "its page says: always successful",
     ),
     **dict.fromkeys(("uname", "clock_gettime"), "fails only for a bad address"),
-    "ioctl": "asks whether it is a terminal, and how wide; an error is the answer that it is none",
+    "ioctl": "queries whether it is a terminal, and its width; an error means that it is none",
     "getrandom": "never fails for so few bytes once the system is up (getrandom(2))",
-    "clock_nanosleep": "touches nothing; ends early only for a signal, which Python sees to (PEP 475)",
-    "wait4": "fails only for who is no child, or is interrupted, which Python sees to (wait(2))",
+    "clock_nanosleep": "touches no file; ends early only for a signal, which Python handles (PEP 475)",
+    "wait4": "fails only for a process that is no child, or for a signal, which Python handles (wait(2))",
     **dict.fromkeys(("exit", "exit_group"), "does not return"),
 }
 _LEFT_ALONE = {number for number, (name, _) in _NAMES.items() if name in CANNOT_FAIL}
 _IOCTL, _FIONBIO = 16, 0x5421
-#: The interpreter's own: its handler of signals tells its main thread of one. Nothing of ours writes to a pipe.
+#: The interpreter's handler of signals writes so to wake its main thread. No code of ours writes to a pipe.
 _WAKES_UP = "write(pipe:"
-#: What argparse looks for, in twelve places for each of its words: translations.
+#: argparse looks for translations in twelve places for each of its words.
 _MESSAGES = "(messages.mo)"
 
 
 def fail_call(tracee: Tracee, number: int, code: int, begin: str = "") -> str | None:
-    """Let *tracee*'s call *number*, from 1 on, fail with the error *code*; what cannot fail does not count.
+    """Let *tracee*'s call *number* fail with the error *code*, counted from 1 on without those that cannot fail.
 
-    :param begin: only those count that are told like this.
-    :returns: which call that was, for messages; None if there were fewer before its :func:`~.ptracing.mark`.
+    :param begin: count only calls whose :func:`description` begins with this.
+    :returns: the description of the call; None if there were fewer before its :func:`~.ptracing.mark`.
     :raises Ended: if there were fewer before its end.
     :raises NotTraceable: on other machines than x86_64.
     """
     while (call := _next_that_can_fail(tracee)) is not None:
-        what = told(tracee.pid, call)
+        what = description(tracee.pid, call)
         number -= what.startswith(begin)
         if number == 0:
             if call.number == _CLOSE:
@@ -91,11 +91,11 @@ def fail_call(tracee: Tracee, number: int, code: int, begin: str = "") -> str | 
 
 
 def count_calls(tracee: Tracee) -> list[str]:
-    """All of *tracee*'s calls that can fail, until its :func:`~.ptracing.mark` or its end, for messages."""
+    """Return descriptions of *tracee*'s calls that can fail, until its :func:`~.ptracing.mark` or its end."""
     calls = []
     with suppress(Ended):
         while (call := _next_that_can_fail(tracee)) is not None:
-            calls.append(told(tracee.pid, call))
+            calls.append(description(tracee.pid, call))
     return calls
 
 
@@ -106,14 +106,14 @@ def _next_that_can_fail(tracee: Tracee) -> Call | None:
             return None
         alone = call.number in _LEFT_ALONE and (call.number != _IOCTL or call.arguments[1] != _FIONBIO)
         if not alone:
-            what = told(tracee.pid, call)
+            what = description(tracee.pid, call)
             if not what.endswith(_MESSAGES) and not what.startswith(_WAKES_UP):
                 return call
     return None
 
 
-def told(pid: int, call: Call) -> str:
-    """*call* of the process *pid*, as ``name(files)``."""
+def description(pid: int, call: Call) -> str:
+    """Return *call* of the process *pid* as ``name(files)``."""
     name, kinds = _NAMES.get(call.number, (f"call {call.number}", ""))
     files = []
     for kind, argument in zip(kinds, call.arguments, strict=False):
@@ -128,5 +128,5 @@ def told(pid: int, call: Call) -> str:
 def _text_at(pid: int, address: int) -> str:
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
-        text = memory.read(4096 - address % 4096)  # it need not go on in the next page
+        text = memory.read(4096 - address % 4096)  # the next page may not be mapped
     return os.fsdecode(text.split(b"\0")[0])

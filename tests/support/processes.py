@@ -1,4 +1,4 @@
-"""Real processes for the tests: started, watched through what they write down, and never left behind."""
+"""Real processes for the tests: started, watched through their logs, and killed at the end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: How long a test waits for what must come. Generous: it is a bound on hanging, not a measurement.
+#: Seconds that a test waits for an event that must come. A bound on hanging, not a measurement: far more than a
+#: loaded machine needs.
 PATIENCE = 60.0
 
 
@@ -25,14 +28,14 @@ def wait_for(condition: Callable[[], T | None], what: str, patience: float = PAT
     deadline = time.monotonic() + patience
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {patience} s in vain for {what}")
+            raise AssertionError(f"timed out after {patience} s of waiting for {what}")
         time.sleep(0.001)
     return result
 
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that a process wrote down: what, when (seconds on the monotonic clock), who."""
+    """One event in the log of the process *pid*, at so many seconds on the monotonic clock."""
 
     what: str
     at: float
@@ -41,9 +44,9 @@ class Event:
 
 
 class Record:
-    """What happened: one append-only file per process, one line per event, one ``write`` per line.
+    """A log of events: one append-only file per process, one line per event, one ``write`` per line.
 
-    Survives the death of its writers at any moment. ``CLOCK_MONOTONIC`` is one clock for all processes.
+    It survives the death of its writers at any moment. ``CLOCK_MONOTONIC`` is one clock for all processes.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -59,8 +62,10 @@ class Record:
             os.close(fd)
 
     def events(self, *whats: str) -> list[Event]:
-        """All events so far, or those called one of *whats*, in the order in which they happened."""
-        lines = [line for file in self.directory.iterdir() for line in file.read_text().splitlines()]
+        """Return all events so far, or those called one of *whats*, in the order in which they happened."""
+        texts = [file.read_text() for file in self.directory.iterdir()]
+        # What follows the last newline is a line that is being written.
+        lines = [line for text in texts for line in text.rpartition("\n")[0].splitlines()]
         events = [Event(*json.loads(line)) for line in lines]
         return sorted((e for e in events if not whats or e.what in whats), key=lambda e: e.at)
 
@@ -70,7 +75,7 @@ class Record:
         return self.events(what)
 
     def spans(self, begin: str, end: str) -> list[tuple[float, float, int]]:
-        """(began, ended, pid) of all that *begin* and *end* enclose, one at a time per process."""
+        """Return (began, ended, pid) of each span from *begin* to *end*, one at a time per process."""
         spans: list[tuple[float, float, int]] = []
         began: dict[int, float] = {}
         for event in self.events(begin, end):
@@ -82,12 +87,12 @@ class Record:
 
 
 def overlaps(one: list[tuple[float, float, int]], other: list[tuple[float, float, int]]) -> list[Any]:
-    """The pairs of a span of *one* and a span of *other* that share a moment; a span does not pair with itself."""
+    """Return the pairs of a span of *one* and another span of *other* that share a moment."""
     return [(a, b) for a in one for b in other if a is not b and a[0] < b[1] and b[0] < a[1]]
 
 
 class Processes:
-    """Starts processes by ``fork`` or ``spawn`` and kills what is left of them at the end."""
+    """Start processes by ``fork`` or ``spawn``, and kill those that still run at the end."""
 
     def __init__(self) -> None:
         self.started: list[BaseProcess] = []
@@ -106,7 +111,7 @@ class Processes:
         return [self.start(target, *args, method=method) for _ in range(count)]
 
     def join(self, *processes: BaseProcess) -> None:
-        """Wait until all (default: all started) have ended well."""
+        """Wait until *processes* (default: all started) have ended with status 0."""
         for process in processes or self.started:
             process.join(PATIENCE)
             assert process.exitcode == 0, f"{process} ended with {process.exitcode}"
@@ -120,7 +125,7 @@ class Processes:
 
 
 def in_child(action: Callable[[], object]) -> int:
-    """Run *action* in a child forked here and now; its exit status is 0 if it returned, 1 if it raised."""
+    """Run *action* in a forked child, and return its pid. Its exit status is 0 if it returned, 1 if it raised."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -134,8 +139,31 @@ def in_child(action: Callable[[], object]) -> int:
     return pid
 
 
+def wait_until_other_threads_sleep() -> None:
+    """Wait until no other thread of this process has run for a while.
+
+    A fork without Python's hooks copies the lock of the interpreter as it is. If another thread asks for it at
+    that moment, the child may wait for that thread, which it does not have.
+    """
+
+    def switches() -> int:
+        own, count = threading.get_native_id(), 0
+        for thread in os.listdir("/proc/self/task"):
+            if int(thread) != own:
+                with suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/status") as status:
+                    count += sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+        return count
+
+    def have_slept() -> bool:
+        before = switches()
+        time.sleep(0.02)
+        return switches() == before
+
+    wait_for(have_slept, "the sleep of all other threads")
+
+
 def ended_well(pid: int) -> bool:
-    """Wait for the child *pid* and tell whether it ended with status 0; one that hangs is killed."""
+    """Wait for the child *pid*, and return whether it ended with status 0. Kill it if it hangs."""
 
     def reaped() -> tuple[int, int] | None:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -149,7 +177,7 @@ def ended_well(pid: int) -> bool:
 
 
 def waiters_for(lock_file: str) -> int:
-    """How many processes the kernel has waiting for a lock on *lock_file*."""
+    """Return how many processes wait in the kernel for a lock on *lock_file*."""
     inode = os.stat(lock_file).st_ino
     with open("/proc/locks") as locks:
         return sum("->" in line and f":{inode} " in line for line in locks)

@@ -1,6 +1,6 @@
-"""A child that stops at each of its system calls: ptrace(2), and what can be done to it there.
+"""Stop a child at each of its system calls by ptrace(2), and let single calls fail.
 
-Mechanism only. Nothing here knows what is killed, or which call shall fail.
+Mechanism only: callers decide which child is killed, and which call fails.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["BEGIN", "Call", "Ended", "NotTraceable", "Tracee", "mark"]
 _TRACEME, _POKEUSER, _CONT, _DETACH, _SYSCALL = 0, 6, 7, 17, 24
 _SETOPTIONS, _GET_SYSCALL_INFO = 0x4200, 0x420E
 _O_TRACESYSGOOD, _O_TRACEEXEC, _O_EXITKILL = 0x1, 0x10, 0x100000
-_AT_CALL = signal.SIGTRAP | 0x80  # so told by the first of these options
+_AT_CALL = signal.SIGTRAP | 0x80  # the stop at a call, by the first of these options
 _ENTRY = 1  # struct ptrace_syscall_info's op
 _REFUSED = 77
 
-#: Of x86_64: where struct user (sys/user.h) has the registers that tell which call it is, and then its result.
+#: Offsets in x86_64's struct user (sys/user.h) of the registers of the call's number and of its result.
 _ORIG_RAX, _RAX = 15 * 8, 10 * 8
 _TGKILL = 234
 _NO_CALL = -1
 
 
 class NotTraceable(Exception):
-    """This system has no such thing, or does not let us."""
+    """This system has no ptrace(2) as it is used here, or does not permit it."""
 
 
 class Ended(Exception):
@@ -46,41 +46,41 @@ class Ended(Exception):
         self.status = status
 
 
-#: What a program executes (as Python code) to have its system calls counted from there on.
+#: Python code that a program executes where the counting of its system calls is to begin.
 BEGIN = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
 
 
 def mark() -> None:
-    """Stop, for the tracer to know that this point is reached."""
-    # This thread itself: another that is about to end may take what is sent to the process, and is not traced.
+    """Stop, so that the tracer knows that this point is reached."""
+    # To this thread: a thread that is about to end, and is not traced, could take a signal to the process.
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A system call that is about to be made: the system's number of it, and its arguments."""
+    """A system call that is about to be made, by its number."""
 
     number: int
     arguments: tuple[int, ...]
 
     @property
     def is_mark(self) -> bool:
-        """Whether it is a :func:`mark`'s own. Only where :meth:`Tracee.fail` works, too."""
+        """Whether :func:`mark` makes this call. True only where :meth:`Tracee.fail` works, too."""
         return (self.number, self.arguments[2]) == (_TGKILL, signal.SIGSTOP) and platform.machine() == "x86_64"
 
 
 class Tracee:
-    """A forked child that lives *life*, stopped before it begins.
+    """A forked child that runs *life*, stopped before it begins.
 
-    What the child starts is not traced, and lives on.
+    Processes that the child starts are not traced, and live on.
 
-    :param executes: *life* becomes another program, which executes :data:`BEGIN`, and stands there now.
+    :param executes: *life* becomes another program, which executes :data:`BEGIN`: the child is stopped there.
     :raises NotTraceable: if children cannot be traced here.
-    :raises Ended: here and in all methods that let it go on, if it ends instead.
+    :raises Ended: here and in all methods that resume it, if it ends instead.
     """
 
     def __init__(self, life: Callable[[], object], *, executes: bool = False) -> None:
-        self._pending = 0  # a signal that it shall have
+        self._pending = 0  # a signal to deliver when it is resumed
         self._gone = False
         self.pid = os.fork()
         if self.pid == 0:
@@ -96,7 +96,7 @@ class Tracee:
             raise
 
     def next_call(self) -> Call | None:
-        """Let it go on to the entry of its next system call; None at a :func:`mark`."""
+        """Resume it until the entry of its next system call, and return that; None at a :func:`mark`."""
         while True:
             stopped_by = self._go_on(_SYSCALL)
             if stopped_by == signal.SIGSTOP:
@@ -107,7 +107,7 @@ class Tracee:
                     return call
 
     def fail(self, code: int) -> None:
-        """Let the call at whose entry it stands fail with the error *code*, not having done anything.
+        """Let the call at whose entry it is stopped fail with the error *code*, without any effect.
 
         :raises NotTraceable: on other machines than x86_64.
         """
@@ -115,7 +115,7 @@ class Tracee:
         self.spoil(code)
 
     def spoil(self, code: int) -> None:
-        """Let the call at whose entry it stands do what it does, and then tell of the error *code*.
+        """Let the call at whose entry it is stopped take effect, and then return the error *code*.
 
         :raises NotTraceable: on other machines than x86_64.
         """
@@ -124,17 +124,17 @@ class Tracee:
         self._poke(_RAX, -code)
 
     def go_to_mark(self) -> None:
-        """Let it go on to its next :func:`mark`."""
+        """Resume it until its next :func:`mark`."""
         while self._go_on(_CONT) != signal.SIGSTOP:
             pass
 
-    def let_go(self) -> int:
-        """Trace it no more, and wait for its end: its exit status, or -n for signal n."""
+    def detach(self) -> int:
+        """Cease to trace it, wait for its end, and return its exit status, or -n for signal n."""
         _ptrace(_DETACH, self.pid, 0, self._pending)
         return self._end()
 
     def kill(self) -> None:
-        """End it; nothing happens if it has ended."""
+        """Kill it, unless it has ended."""
         if not self._gone:
             os.kill(self.pid, signal.SIGKILL)
             self._end()
@@ -144,7 +144,7 @@ class Tracee:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def _go_on(self, request: int) -> int:
-        """Let it go on to its next stop; what that is."""
+        """Resume it until its next stop, and return the signal of that stop."""
         signum, self._pending = self._pending, 0
         _ptrace(request, self.pid, 0, signum)
         stopped_by = self._wait_for_stop()
@@ -167,12 +167,12 @@ class Tracee:
 
     def _poke(self, register: int, value: int) -> None:
         if platform.machine() != "x86_64":
-            raise NotTraceable(f"which register is which is not known of {platform.machine()}")
+            raise NotTraceable(f"the registers of {platform.machine()} are not known here")
         _ptrace(_POKEUSER, self.pid, register, value)
 
 
 def _live(life: Callable[[], object], executes: bool) -> None:
-    """The child's whole life."""
+    """Run *life* in the child, and exit."""
     try:
         if _libc().ptrace(_TRACEME, 0, None, None) != 0:
             os._exit(_REFUSED)

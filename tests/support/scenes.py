@@ -1,4 +1,4 @@
-"""What users do while a system call fails, and what was there before."""
+"""Scenes: what a user's process does while a system call fails, and which version was there before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .subjects import NEW, OfAtomicWrite, OfCommand, OfDataDirectory, OfDatafile
 
 __all__ = ["NEW", "OLD", "OLDER", "SCENES", "Scene"]
 
-# All that is imported only when it is needed: what fails is to be ours, not an import.
+# Imported here although the package does so lazily: calls of ours are to fail, not those of an import.
 for _name in (
     "_sidecar.quick_check",
     "_locks.readwrite",
@@ -26,31 +26,31 @@ for _name in (
 ):
     import_module(f"dogpile_fs.{_name}")
 
-Before = Literal["nothing", "stale", "fresh"]
+Before = Literal["missing", "stale", "fresh"]
 
 OLDER, OLD = (word * 3_000 for word in (b"older", b"old"))
-#: For so long what was looked at is believed.
+#: Seconds for which a pass trusts its last look at a file, as in dogpile_fs: ``_LOOK_EVERY``.
 BELIEVED = 0.010
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is done (*act*) to a *subject*, and what was there *before*."""
+    """An *act* on a *subject*, and the state *before* it."""
 
     subject: Callable[[Path], Subject]
     before: Before
     act: Callable[[Any], bytes | None]
-    #: The user's object is made and used before, and so long ago that it looks again.
+    #: The user's object was used before, and so long ago that it looks at its files again.
     warm: bool = False
-    #: Somebody else holds the creation mutex.
+    #: Another thread holds the creation mutex.
     another_creates: bool = False
-    #: What is there when it has been done.
+    #: The contents after the act.
     new: bytes = NEW
 
     def stage(self, path: Path) -> Subject:
-        """A subject with what was there before."""
+        """Return a subject in the state before the act."""
         subject = self.subject(path)
-        if self.before != "nothing":
+        if self.before != "missing":
             subject.contents = OLDER
             subject.create()
             subject.contents = OLD
@@ -62,7 +62,7 @@ class Scene:
         return subject
 
     def get_ready(self, subject: Subject) -> None:
-        """In the process that acts, before it does."""
+        """Prepare the process that acts."""
         if self.warm:
             subject.contents = OLD
             subject.passed()
@@ -70,7 +70,7 @@ class Scene:
                 subject.loaded()
             subject.contents = self.new
             made = time.monotonic()
-            wait_for(lambda: time.monotonic() > made + BELIEVED, "what was seen to be no longer believed")
+            wait_for(lambda: time.monotonic() > made + BELIEVED, "the last look to be too old to be trusted")
         if self.another_creates:
             subject.another_creates()
         if isinstance(subject, OfCommand):
@@ -86,7 +86,7 @@ def first_pass(subject: Subject) -> bytes:
 
 
 def two_passes(subject: Subject) -> bytes:
-    """The second is one that others go through after the first."""
+    """Pass twice: the second pass reuses the guard of the first."""
     first = subject.passed()
     assert subject.passed() == first
     return first
@@ -193,21 +193,21 @@ SCENES: dict[str, Scene] = {
     "open, first, plain DataDirectory": Scene(_plain_directory, "fresh", first_pass),
     "open, warm, DataDirectory": Scene(OfDataDirectory, "fresh", two_passes, warm=True),
     "load, first, DataDirectory": Scene(OfDataDirectory, "fresh", two_loads),
-    "create, nothing yet, Dogpile": Scene(OfDogpile, "nothing", first_pass),
+    "create, nothing yet, Dogpile": Scene(OfDogpile, "missing", first_pass),
     "create, stale, Dogpile": Scene(OfDogpile, "stale", first_pass),
     "create, forced, Dogpile": Scene(OfDogpile, "fresh", forced),
-    "create, nothing yet, SyncReaderDogpile": Scene(_sync, "nothing", first_pass),
+    "create, nothing yet, SyncReaderDogpile": Scene(_sync, "missing", first_pass),
     "create, stale, SyncReaderDogpile": Scene(_sync, "stale", first_pass),
-    "create, nothing yet, Datafile": Scene(_keeping, "nothing", first_pass),
+    "create, nothing yet, Datafile": Scene(_keeping, "missing", first_pass),
     "create, stale, Datafile": Scene(OfDatafile, "stale", first_pass),
     "create, stale, Datafile, keep=1": Scene(_keeping, "stale", first_pass),
     "create, stale, Datafile with readers": Scene(_with_readers, "stale", first_pass),
     "create, stale, Datafile, skip_unchanged": Scene(_skipping, "stale", first_pass, new=OLD),
     "create, forced, Datafile": Scene(OfDatafile, "fresh", forced),
     "refresh, stale, Datafile": Scene(OfDatafile, "stale", not_forced),
-    "load, nothing yet, Datafile": Scene(OfDatafile, "nothing", two_loads),
+    "load, nothing yet, Datafile": Scene(OfDatafile, "missing", two_loads),
     "roll back, Datafile": Scene(_keeping, "stale", rolled_back, new=OLDER),
-    "create, nothing yet, DataDirectory": Scene(OfDataDirectory, "nothing", first_pass),
+    "create, nothing yet, DataDirectory": Scene(OfDataDirectory, "missing", first_pass),
     "create, stale, DataDirectory": Scene(OfDataDirectory, "stale", first_pass),
     "create, stale, DataDirectory, keep=1": Scene(_directory_keeping, "stale", first_pass),
     "create, stale, plain DataDirectory": Scene(_plain_directory, "stale", first_pass),
@@ -218,14 +218,14 @@ SCENES: dict[str, Scene] = {
     "invalidate, warm, Dogpile": Scene(OfDogpile, "fresh", invalidated, warm=True),
     "invalidate hard, Datafile": Scene(OfDatafile, "fresh", invalidated_hard),
     "status, Datafile": Scene(OfDatafile, "stale", asked_for_status),
-    "atomic_write, first": Scene(OfAtomicWrite, "nothing", forced),
+    "atomic_write, first": Scene(OfAtomicWrite, "missing", forced),
     "atomic_write, over another": Scene(OfAtomicWrite, "stale", forced),
-    "atomic_write, not to overwrite": Scene(_not_to_overwrite, "nothing", forced),
+    "atomic_write, not to overwrite": Scene(_not_to_overwrite, "missing", forced),
     "atomic_write, not to overwrite, though there is one": Scene(_not_to_overwrite, "stale", forced),
-    "dogpile-fs run, nothing yet": Scene(_run, "nothing", called),
+    "dogpile-fs run, nothing yet": Scene(_run, "missing", called),
     "dogpile-fs run, stale": Scene(_run, "stale", called),
     "dogpile-fs run, fresh": Scene(_run, "fresh", called),
     "dogpile-fs run, fresh, as a program": Scene(_run, "fresh", executed),
-    "dogpile-fs run, stale, with all that it can": Scene(_run_with_all, "stale", called),
+    "dogpile-fs run, stale, with all options": Scene(_run_with_all, "stale", called),
     "dogpile-fs status": Scene(_status, "stale", called),
 }

@@ -1,4 +1,4 @@
-"""One kind of resource, each, with its user, who is told apart from the package when something fails."""
+"""The kinds of resources with their users' code; errors of that code differ from the package's."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from dogpile_fs import (
     Dogpile,
     DogpileError,
     FileMutex,
+    Outcome,
     Status,
     SyncReaderDogpile,
     atomic_write,
 )
 from dogpile_fs.cli import main
 
+from .places import hidden, hidden_names
 from .ptracing import BEGIN
 
 __all__ = [
@@ -39,15 +41,16 @@ __all__ = [
     "TheUsersOwn",
 ]
 
-#: What the user makes, if nothing else is said.
+#: The contents that a creator makes by default.
 NEW = b"new" * 3_000
 HOUR = 3600.0
-#: How long anything may be waited for. Whoever is locked out, waits for ever.
+#: Seconds of each object's timeout: a caller that is locked out gets a LockTimeout. Less than ``failing.HANGS``.
 AT_ONCE = 5.0
 
 
 class TheUsersOwn(Exception):
-    """A system call failed that is the user's, in his creator or in his block: it reached him unchanged."""
+    """A system call of the user's code failed, in the creator or in the block, and the error came out
+    unchanged."""
 
 
 @contextmanager
@@ -65,27 +68,27 @@ class Subject(ABC):
 
     #: Whether there is a sidecar.
     stamps = True
-    #: Whether a creation puts something in the place of what is there.
+    #: Whether a creation replaces the file that is there.
     replaces = True
-    #: Whether what is in place is looked at, and counts without a sidecar.
+    #: Whether the file in place is looked at, and counts without a sidecar.
     observed = True
-    #: So many earlier versions stay.
+    #: The number of earlier versions that are kept.
     kept = 0
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.thing: Any = None
-        #: What its creator makes.
+        #: The contents that its creator makes.
         self.contents = NEW
-        self._foreign: FileMutex | None = None
+        self._others_mutex: FileMutex | None = None
 
     @abstractmethod
     def made(self) -> Any:
-        """The object that the user has."""
+        """Return a new object of the user."""
 
     @abstractmethod
     def passed(self) -> bytes:
-        """Go into a block; what was found inside."""
+        """Enter a block, and return the contents read inside."""
 
     def user(self) -> Any:
         if self.thing is None:
@@ -94,12 +97,12 @@ class Subject(ABC):
 
     def drop(self) -> None:
         self.thing = None
-        if self._foreign is not None:
-            self._foreign.release()
-            self._foreign = None
+        if self._others_mutex is not None:
+            self._others_mutex.release()
+            self._others_mutex = None
 
     def create(self) -> None:
-        """Put *contents* in place, whatever is there."""
+        """Create, however fresh the resource is."""
         assert self.user().refresh(force=True)
 
     def stamp_as_stale(self) -> None:
@@ -113,33 +116,33 @@ class Subject(ABC):
         self.user().invalidate(hard)
 
     def another_creates(self) -> None:
-        mutex = self._foreign = FileMutex(f"{self.path}.dogpile.lock")
+        mutex = self._others_mutex = FileMutex(f"{self.path}.dogpile.lock")
         another = threading.Thread(target=lambda: mutex.acquire(wait=False))
         another.start()
         another.join()
         assert mutex.held
 
     def _dogpile(self) -> Any:
-        return getattr(self.user(), "dogpile", self.user())
+        return getattr(self.user(), "_dogpile", self.user())
 
     def found(self) -> bytes | None:
-        """What is in place, by a look of one's own."""
+        """Return the contents in place, read without dogpile_fs; None if there are none."""
         return self.path.read_bytes() if self.path.exists() else None
 
     def kept_versions(self) -> list[bytes]:
-        """What could be rolled back to."""
+        """Return the contents of the kept versions."""
         return []
 
     def mtime(self) -> float:
         return os.stat(self.path).st_mtime
 
     def left(self) -> list[str]:
-        """What is in the directory and belongs to nothing that is in use."""
+        """Return the names of leftovers in the directory."""
         return sorted(
             name
-            for name in os.listdir(self.path.parent)
+            for name in [*os.listdir(self.path.parent), *hidden_names(self.path)]
             if name.removeprefix(self.path.name)
-            not in ("", ".dogpile", ".dogpile.lock", ".dogpile.rwlock", ".new")
+            not in ("", ".dogpile", ".dogpile.journal", ".dogpile.lock", ".dogpile.rwlock", ".new")
         )
 
 
@@ -165,7 +168,11 @@ class OfDogpile(Subject):
             os.replace(new, self.path)
 
     def create(self) -> None:
-        assert self.user().refresh(self.creator, force=True)
+        user = self.user()
+        outcome = user.refresh(self.creator, force=True)
+        if outcome == Outcome.fenced:  # a server has given the lock to others: again, as a Datafile does
+            outcome = user.refresh(self.creator, force=True)
+        assert outcome, outcome
 
     def passed(self) -> bytes:
         with self.user().acquire(self.creator), users_own():
@@ -179,7 +186,7 @@ class OfDatafile(Subject):
         self.kept = options.get("keep", 0)
 
     def made(self) -> Datafile:
-        return Datafile(self.path, HOUR, self.creator, timeout=AT_ONCE, **self.options)
+        return Datafile(self.path, HOUR, self.creator, timeout=AT_ONCE, backoff=None, **self.options)
 
     def creator(self, target: str) -> None:
         with users_own():
@@ -197,8 +204,8 @@ class OfDatafile(Subject):
 
     def kept_versions(self) -> list[bytes]:
         return [
-            (self.path.parent / name).read_bytes()
-            for name in os.listdir(self.path.parent)
+            Path(hidden(self.path), name).read_bytes()
+            for name in hidden_names(self.path)
             if name.startswith(".dogpile-kept-")
         ]
 
@@ -214,7 +221,7 @@ def _read(file: Any) -> bytes:
 
 class OfDataDirectory(Subject):
     def __init__(self, path: Path, *, plain: bool = False, **options: Any) -> None:
-        """*plain*: a foreign hand has put a directory where a symbolic link would be."""
+        """*plain*: another program has put a directory in the place of the symbolic link."""
         super().__init__(path)
         self.options = options
         self.kept = options.get("keep", 0)
@@ -222,7 +229,7 @@ class OfDataDirectory(Subject):
             _make_directory(str(path), NEW)
 
     def made(self) -> DataDirectory:
-        return DataDirectory(self.path, HOUR, self.creator, timeout=AT_ONCE, **self.options)
+        return DataDirectory(self.path, HOUR, self.creator, timeout=AT_ONCE, backoff=None, **self.options)
 
     def creator(self, target: str) -> None:
         with users_own():
@@ -299,7 +306,7 @@ class OfAtomicWrite(Subject):
 class OfCommand(OfDatafile):
     """``dogpile-fs`` with *words*."""
 
-    # Without what is imported, which takes some thousand calls in which nothing of ours is touched.
+    # Counted from after the imports, which take some thousand calls that touch no file of ours.
     _CODE = (
         "import dogpile_fs._sidecar.quick_check, sys; from dogpile_fs.cli import main, options; "
         f"{BEGIN}; sys.exit(main())"
@@ -309,7 +316,7 @@ class OfCommand(OfDatafile):
         super().__init__(path)
         #: Its exit status.
         self.ended: int | None = None
-        # Beside the directory that is looked at.
+        # Outside the directory that is searched for leftovers.
         source = path.parent.with_suffix(".source")
         source.write_bytes(NEW)
         self.words = [word.replace("FILE", str(path)).replace("SOURCE", str(source)) for word in words]
@@ -317,7 +324,7 @@ class OfCommand(OfDatafile):
         self.err = path.parent.with_suffix(".err")
 
     def get_ready(self) -> None:
-        """Let its output go into files."""
+        """Redirect its output into files."""
         for stream, name in ((1, self.out), (2, self.err)):
             fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             os.dup2(fd, stream)
@@ -326,11 +333,11 @@ class OfCommand(OfDatafile):
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
 
     def call(self) -> None:
-        """As a program does that has imported all that it needs."""
+        """Run it in this process, which has imported its modules."""
         self.ended = main(self.words)
 
     def execute(self) -> None:
-        """As a program of its own."""
+        """Become the command, a program of its own."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
         environment = {**own, "PYTHONPATH": str(Path(dogpile_fs.__file__).parent.parent)}
         os.execve(sys.executable, [sys.executable, "-c", self._CODE, *self.words], environment)

@@ -1,7 +1,8 @@
-"""A process that is killed before its n-th system call, and before that call has done anything.
+"""Kill a process before its n-th system call has taken effect.
 
-``SIGKILL`` that comes while a process is stopped at the entry of a system call ends it without the call. So to
-kill it before each of its calls in turn, is to kill it at every point that others could tell from the next one.
+``SIGKILL`` that comes while a process is stopped at the entry of a system call ends it without the call. Other
+processes see only the effects of its calls: killing it before each call in turn covers all the deaths that they
+could tell apart.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ __all__ = ["BEGIN", "NotTraceable", "Traced", "killed_before"]
 
 @dataclass(frozen=True)
 class Traced:
-    """What became of a traced child: it was killed before the call of the system's number *call*, after so many
-    *calls*; or it ended well (None)."""
+    """The end of a traced child: killed after so many *calls*, before the call with the number *call*; or it ended
+    with status 0 (None)."""
 
     calls: int
     call: int | None
@@ -26,10 +27,10 @@ class Traced:
 def killed_before(number: int, action: Callable[[], object], *, executes: bool = False) -> Traced:
     """Run *action* in a forked child, and kill it before its system call *number*, counted from 1 on.
 
-    What the child starts is not traced, and lives on.
+    Processes that the child starts are not traced, and live on.
 
     :param executes: *action* becomes another program, which executes :data:`BEGIN`.
-    :raises AssertionError: if it ended before, and not well.
+    :raises AssertionError: if it ended before, with another status than 0.
     :raises NotTraceable: if children cannot be traced here.
     """
 
@@ -50,5 +51,5 @@ def killed_before(number: int, action: Callable[[], object], *, executes: bool =
             tracee.kill()
     except Ended as end:
         if end.status == 0:
-            return Traced(calls, None)  # another program, that ended well
-        raise AssertionError(f"what was to be killed ended by itself, with {end.status}") from None
+            return Traced(calls, None)  # another program that ended with status 0
+        raise AssertionError(f"the child ended by itself with {end.status} before it was killed") from None

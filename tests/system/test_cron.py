@@ -27,6 +27,7 @@ from moduleindex.server import Gunicorn
 
 from dogpile_fs import Datafile
 from tests.hostile.test_broken_environments import NOBODY, Unprivileged, foreign, unprivileged
+from tests.support.places import ours_in
 from tests.support.processes import PATIENCE, wait_for
 
 __all__ = ["foreign", "unprivileged"]  # fixtures
@@ -48,7 +49,7 @@ sys.exit("usage.py: out of order")
 
 
 class Home:
-    """The home directory of somebody who has followed the README."""
+    """The home directory of a user who has followed the README."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -90,7 +91,7 @@ class Home:
         return [(job.returncode, mail) for job, mail in zip(jobs, mails, strict=True)]
 
     def status(self) -> tuple[int, Any]:
-        """What ``dogpile-fs status`` exits with and tells."""
+        """Return the exit status and the output of ``dogpile-fs status``."""
         ((exit_status, told),) = self.run('cd "$HOME/usage" && venv/bin/dogpile-fs status --json report.json')
         return exit_status, json.loads(told)[0]
 
@@ -98,7 +99,7 @@ class Home:
         assert self.run('cd "$HOME/usage" && venv/bin/dogpile-fs invalidate report.json') == [(0, "")]
 
     def left_behind(self) -> list[str]:
-        return [name for name in os.listdir(self.usage) if name.startswith(".dogpile")]
+        return ours_in(self.usage)
 
 
 class Visitors:
@@ -128,7 +129,7 @@ class Visitors:
                 self.faults.append(repr(error))
 
     def have_all_seen(self, name: str) -> bool:
-        """Whether each of them got a report that tells of the directory *name*."""
+        """Return whether each of them got a report that lists the directory *name*."""
         return all(name in seen for seen in self.seen)
 
     def __enter__(self) -> Self:
@@ -181,7 +182,7 @@ def test_the_readme_shows_the_crontabs_very_command() -> None:
     assert COMMAND in [line.strip() for line in (EXAMPLE / "README.rst").read_text().splitlines()]
 
 
-def test_twenty_jobs_at_once_make_one_report_and_say_nothing(home: Home) -> None:
+def test_twenty_jobs_at_once_make_one_report_and_print_nothing(home: Home) -> None:
     assert home.run(times=20) == [(0, "")] * 20
     report = json.loads((home.usage / "report.json").read_text())
     assert report["root"] == str(home.directory)
@@ -217,7 +218,7 @@ def test_a_script_that_fails_leaves_the_report_and_cron_has_something_to_mail(ho
     assert home.left_behind() == []
 
 
-def test_the_readmes_validation_refuses_what_is_no_json_and_is_quiet_about_what_is(home: Home) -> None:
+def test_the_readmes_validation_refuses_other_text_than_json_and_prints_nothing_for_json(home: Home) -> None:
     (option,) = re.findall(r"``(--validate .*)``", (EXAMPLE / "README.rst").read_text())
     line = COMMAND.replace(" -- ", f" {option} -- ")
     assert home.run(line) == [(0, "")]
@@ -237,7 +238,7 @@ def test_a_script_that_hangs_is_ended(home: Home) -> None:
     )
 
 
-def test_what_a_killed_job_left_is_removed_by_the_next(home: Home) -> None:
+def test_the_leftovers_of_a_killed_job_are_removed_by_the_next(home: Home) -> None:
     usage = (home.usage / "usage.py").read_text()
     (home.usage / "usage.py").write_text("import time\nprint(1, flush=True)\ntime.sleep(600)")
     job = home.start(COMMAND.replace("venv/bin/dogpile-fs", "exec venv/bin/dogpile-fs"))
@@ -246,11 +247,13 @@ def test_what_a_killed_job_left_is_removed_by_the_next(home: Home) -> None:
     job.communicate(timeout=PATIENCE)
     assert home.left_behind()
     (home.usage / "usage.py").write_text(usage)
-    assert home.run() == [(0, "")]
+    ((exit_status, mail),) = home.run()
+    assert exit_status == 0
+    assert mail.endswith(" has ended without a result: it died\n")
     assert home.left_behind() == []
 
 
-def test_usage_that_cannot_be_measured_is_told_in_one_line(home: Home) -> None:
+def test_usage_that_cannot_be_measured_is_reported_in_one_line(home: Home) -> None:
     ((exit_status, mail),) = home.run('"$HOME/usage/venv/bin/python" "$HOME/usage/usage.py" "$HOME/nowhere"')
     assert (exit_status, mail) == (1, f"usage.py: {home.directory}/nowhere: No such file or directory\n")
 

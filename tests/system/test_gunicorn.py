@@ -1,7 +1,7 @@
 """Real gunicorn, real clients, a real datafile, and one worker killed while it creates.
 
-Each run is judged by its record; ``moduleindex.verdict`` says what is judged and how, and
-``test_verdict.py`` that it can find fault.
+Each run is judged by its record: ``moduleindex.verdict`` has the rules, and ``test_verdict.py`` shows that they
+find faults.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from moduleindex.server import Gunicorn, Kill, kill
 from moduleindex.verdict import Story, client_faults, faults
 
 from dogpile_fs import Datafile
+from tests.support.places import ours_in
 
 EXPIRE = 1.0  # seconds
 EXPIRIES = 5
@@ -39,7 +40,7 @@ WORKERS = {
 
 @dataclass(frozen=True)
 class Run:
-    """What was seen of one gunicorn's life."""
+    """The observations of one gunicorn server."""
 
     story: Story
     answers: list[Answer]
@@ -59,15 +60,15 @@ def packages() -> str:
 
 
 def more_than(count: int, kind: Kind) -> Callable[[History], bool]:
-    """Whether a history tells of more than *count* events of a kind."""
+    """Return whether a history has more than *count* events of a kind."""
     return lambda history: len(history.of(kind)) > count
 
 
 def kill_one_in_a_creation(history: History) -> list[Kill]:
     """Wait for a worker to begin a creation and kill it before its build is done.
 
-    On a busy machine the worker may be quicker than we are. Then it was not killed in the middle of
-    a creation but somewhere else, which must do no harm either, and the next one has its turn.
+    On a busy machine the worker may end its build before the signal. Then it is killed elsewhere, which must do no
+    harm either, and the next one is tried.
     """
     kills: list[Kill] = []
     for _ in range(3):
@@ -89,7 +90,7 @@ def run(directory: Path, options: list[str], preload: bool) -> Run:
         "MODULEINDEX_RECORD": str(directory / "record"),
         "MODULEINDEX_ROOTS": packages(),
         "MODULEINDEX_EXPIRE": str(EXPIRE),
-        # With blocks this long, somebody is inside nearly always: the writer has to be let in.
+        # With blocks this long, a reader is inside nearly always: the writer has to be let in.
         "MODULEINDEX_LINGER": "0.01",
         # A dogpile that was used before the fork has open descriptors, which the workers inherit.
         "MODULEINDEX_WARM": "1" if preload else "",
@@ -112,7 +113,7 @@ def run(directory: Path, options: list[str], preload: bool) -> Run:
 @pytest.mark.system
 @pytest.mark.parametrize("preload", [False, True], ids=["forked-first", "preload"])
 @pytest.mark.parametrize("worker", WORKERS)
-def test_one_creation_per_expiry_and_nobody_fails_or_waits_though_a_worker_dies_creating(
+def test_one_creation_per_expiry_and_no_request_fails_or_waits_though_a_worker_dies_creating(
     worker: str, preload: bool, tmp_path: Path
 ) -> None:
     pytest.importorskip("gunicorn", reason="gunicorn is not installed")
@@ -125,13 +126,14 @@ def test_one_creation_per_expiry_and_nobody_fails_or_waits_though_a_worker_dies_
     assert not wrong, "\n".join([*wrong[:20], f"({len(wrong)} faults)", seen.log])
     assert index.fault(seen.datafile) == ""
 
-    # The datafile's own count agrees with the record; of who was killed after his build, it alone knows.
+    # The datafile's own count agrees with the record; it alone has the builds of workers that were killed after
+    # them.
     status = Datafile(seen.datafile, EXPIRE, readers=True).status()
     doubtful = [creation for creation in seen.story.creations if creation.built and not creation.finished]
     assert len(seen.story.finished) > EXPIRIES
     assert 0 <= status.generation - len(seen.story.finished) <= len(doubtful)
     # What the killed creator left has gone.
-    assert [path.name for path in seen.datafile.parent.glob(".dogpile*")] == []
+    assert ours_in(seen.datafile.parent) == []
 
     # And there was something to be judged: a creator died, and others came while one created.
     assert len(seen.story.creations) > len(seen.story.finished)

@@ -18,7 +18,7 @@ from moduleindex.record import Event, History, Record, latest
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A directory of modules, good and bad, as one finds them."""
+    """A directory of modules, good and bad."""
     root = tmp_path / "root"
     package = root / "shop"
     for folder in (package / "__pycache__", root / "not-a-package", root / "site"):
@@ -55,11 +55,11 @@ def test_modules_have_dotted_names_and_the_first_line_of_their_docstrings(root: 
     }
 
 
-def test_what_does_not_parse_or_decode_or_open_is_listed_without_a_docstring(root: Path) -> None:
+def test_a_module_that_does_not_parse_decode_or_open_is_listed_without_a_docstring(root: Path) -> None:
     assert names(root).items() >= {(name, "") for name in ("broken", "latin", "null", "dangling")}
 
 
-def test_what_cannot_be_imported_is_not_listed(root: Path) -> None:
+def test_a_file_that_cannot_be_imported_is_not_listed(root: Path) -> None:
     assert not [name for name in names(root) if "stale" in name or "template" in name]
 
 
@@ -151,7 +151,7 @@ def test_a_history_reads_on_and_leaves_a_half_written_line_for_later(tmp_path: P
     assert history.events == [first, first]
 
 
-def test_the_latest_events_of_all_processes_are_told_newest_first(tmp_path: Path) -> None:
+def test_the_latest_events_of_all_processes_are_listed_newest_first(tmp_path: Path) -> None:
     record = Record(tmp_path)
     told = [record.write("answer", f"{n:0100}", status=200) for n in range(200)]
     record.write("request", "of another kind")
@@ -163,7 +163,7 @@ def test_the_latest_events_of_all_processes_are_told_newest_first(tmp_path: Path
     assert latest(tmp_path, "answer", 1000) == [*told[::-1], first]
 
 
-def test_waiting_for_what_does_not_come_ends_and_says_what(tmp_path: Path) -> None:
+def test_waiting_for_an_event_that_does_not_come_ends_and_names_it(tmp_path: Path) -> None:
     history = History(tmp_path)
     with pytest.raises(TimeoutError, match="Godot did not come within"):
         history.wait(lambda history: False, 0.05, "Godot")

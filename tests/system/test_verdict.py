@@ -48,7 +48,7 @@ def creates(request: str, pid: int, begin: float, version: int) -> list[Event]:
 
 
 def until(events: Iterable[Event], last: Kind) -> list[Event]:
-    """What a process has told when it dies right after the event *last*."""
+    """Return the log of a process that dies right after the event *last*."""
     told = sorted(events, key=lambda event: event.monotonic)
     kinds = [event.kind for event in told]
     return told[: kinds.index(last) + 1]
@@ -74,7 +74,7 @@ def test_a_good_history_has_no_fault() -> None:
     assert Story.of(GOOD).passes_beside_a_creation == 1
 
 
-def test_a_creation_of_what_is_still_fresh_is_a_fault() -> None:
+def test_a_creation_while_the_version_is_fresh_is_a_fault() -> None:
     assert "fresh for 5 s" in found([*FIRST, *creates("soon", 12, 6.9, version=2)])
 
 
@@ -107,7 +107,7 @@ def test_a_version_that_is_made_twice_is_a_fault() -> None:
 
 def test_a_creation_that_never_finished_is_a_fault_unless_its_process_was_killed() -> None:
     killed = until(SECOND, "creation-begin")
-    assert "did not finish, and nobody killed it" in found([*FIRST, *killed])
+    assert "did not finish, and was not killed" in found([*FIRST, *killed])
     assert found([*FIRST, *killed], KILLED) == ""
 
 
@@ -123,7 +123,7 @@ def test_a_request_that_creates_twice_is_a_fault() -> None:
     assert "did creation-begin twice" in found([*GOOD, again])
 
 
-# Nobody fails
+# No request fails
 
 
 def test_a_request_that_was_answered_with_500_is_a_fault() -> None:
@@ -138,7 +138,7 @@ def test_a_request_that_was_never_answered_is_a_fault_unless_its_worker_was_kill
     assert found([*FIRST, *SECOND, *unanswered], killed) == ""
 
 
-# Nobody waits
+# No request waits
 
 
 def test_a_request_that_is_let_in_only_when_the_build_is_over_has_waited() -> None:
@@ -146,7 +146,7 @@ def test_a_request_that_is_let_in_only_when_the_build_is_over_has_waited() -> No
     assert "request waiting waited 0.900 s" in found([*FIRST, *SECOND, *waiting])
 
 
-def test_whoever_comes_late_in_a_build_and_is_held_for_its_swap_has_not_waited_for_it() -> None:
+def test_a_request_that_comes_late_in_a_build_and_waits_for_its_swap_has_not_waited_for_the_build() -> None:
     assert found([*FIRST, *SECOND, *passes("held", 13, 8.95, 9.3, 9.4, version=2)]) == ""
 
 
@@ -157,7 +157,7 @@ def test_the_first_creation_may_be_waited_for_even_when_one_was_killed_before_it
     assert found([*killed, *FIRST, *waiting], early) == ""
 
 
-# Nobody is inside during a swap
+# No request is inside during a swap
 
 
 def test_a_request_that_finds_two_versions_in_its_block_is_a_fault() -> None:
@@ -171,7 +171,7 @@ def test_a_request_that_was_inside_from_before_a_swap_until_after_it_is_a_fault(
     assert "request inside was inside its block while 12 swapped" in found([*GOOD, *inside])
 
 
-def test_a_version_that_somebody_has_read_was_swapped_in_before_whatever_its_creator_tells() -> None:
+def test_a_version_that_a_request_has_read_was_swapped_in_before_whatever_its_creator_logs() -> None:
     inside = passes("inside", 13, 8.2, 8.3, 9.25, version=1)
     assert found([*GOOD, *inside]) == ""
     reads = passes("reads", 14, 9.1, 9.15, 9.2, version=2)
@@ -186,7 +186,7 @@ def test_a_killed_reader_was_inside_until_it_was_killed() -> None:
     assert found([*GOOD, *inside], before) == ""
 
 
-# Nobody reads a torn datafile
+# No request reads a torn datafile
 
 
 def test_a_torn_datafile_is_a_fault() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks import run as suite
-from benchmarks.contenders import peers
+from benchmarks.contenders import backgrounds, many_keys, peers
 from benchmarks.measuring import load
 from benchmarks.measuring.harness import Crowd, RoleFailed, Track, meanwhile
 from benchmarks.measuring.measures import Bar, Check, Figure, Plot, Ratio, Scenario, Spread
@@ -26,6 +26,9 @@ from benchmarks.scenarios import row_08_web as web
 from benchmarks.scenarios import row_09_swap as swap
 from benchmarks.scenarios import row_10_many_paths as many_paths
 from benchmarks.scenarios import row_12_scaling as scaling
+from benchmarks.scenarios import row_13_slow_creator as slow_creator
+from benchmarks.scenarios import row_14_handing_over as handing_over
+from benchmarks.scenarios import row_15_many_keys as keys
 from benchmarks.scenarios.rows_01_to_04_single_calls import calibrated, turns
 
 MS = 1_000_000
@@ -36,7 +39,7 @@ def track(role: str = "", finished: bool = True, marks: dict[str, int] | None = 
     made = Track(role)
     made.finished = finished
     made.marks = [(what, at * MS) for what, at in (marks or {}).items()]
-    made.told = told
+    made.reported = told
     return made
 
 
@@ -50,6 +53,7 @@ def track(role: str = "", finished: bool = True, marks: dict[str, int] | None = 
         "report.page",
         "report.words",
         "scenarios.row_06_writer_among_readers",
+        "scenarios.row_14_handing_over",
     ],
 )
 def test_the_examples_in_the_docstrings_hold(name: str) -> None:
@@ -58,10 +62,10 @@ def test_the_examples_in_the_docstrings_hold(name: str) -> None:
     assert (failed, tried > 0) == (0, True)
 
 
-def test_every_row_has_one_room_and_every_room_is_a_module() -> None:
-    assert sorted(row for rows in suite.ROOMS.values() for row in rows) == list(range(1, 13))
-    for room in suite.ROOMS:
-        assert callable(importlib.import_module(f"benchmarks.scenarios.{room}").measure)
+def test_every_row_has_one_module() -> None:
+    assert sorted(row for rows in suite.MODULES.values() for row in rows) == [*range(1, 17)]
+    for module in suite.MODULES:
+        assert callable(importlib.import_module(f"benchmarks.scenarios.{module}").measure)
 
 
 # Figures and bars
@@ -74,6 +78,7 @@ def test_a_bar_is_met_by_the_median_and_close_if_it_lies_among_the_middle_half()
     assert Bar("", 1.55, "at most", measured).verdict == "met"
     assert Bar("", 1.0, "at least", measured).verdict == "met"
     assert Bar("", 3.0, "at least", measured).verdict == "missed"
+    assert Bar("", 0.0, "at most", Spread.of([0, 0, 0])).verdict == "met"
 
 
 def test_a_scenario_survives_its_way_through_json() -> None:
@@ -128,23 +133,23 @@ def test_what_the_first_call_costs_once_does_not_mislead_the_calibration() -> No
 def test_a_crowd_begins_together_and_writes_down_what_happened(tmp_path: Path) -> None:
     def walker(own: Track, pause: float) -> None:
         time.sleep(pause)  # set up late
-        own.told["began"] = own.begin()
+        own.reported["began"] = own.begin()
         own.mark("there")
 
     crowd = Crowd(tmp_path, patience=20)
     crowd.add("early", walker, 0.0)
     crowd.add("late", walker, 0.05)
     early, late = crowd.run()
-    assert early.told["began"] == late.told["began"]
+    assert early.reported["began"] == late.reported["began"]
     for one in (early, late):
         there = one.at("there")
         assert there is not None
-        assert there >= one.told["began"]
+        assert there >= one.reported["began"]
         assert one.finished
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_does_not_come_to_an_end_is_interrupted_and_tells_how_far_he_got(tmp_path: Path) -> None:
+def test_a_process_that_does_not_end_is_interrupted_and_its_track_shows_how_far_it_got(tmp_path: Path) -> None:
     def starving(own: Track) -> None:
         own.begin()
         own.mark("waits")
@@ -152,7 +157,7 @@ def test_who_does_not_come_to_an_end_is_interrupted_and_tells_how_far_he_got(tmp
             while True:
                 time.sleep(10)
         except Exception:
-            own.mark("took the interruption for an error of his own")
+            own.mark("took the interruption for an error of its own")
 
     crowd = Crowd(tmp_path, patience=0.1)
     crowd.add("starving", starving)
@@ -161,7 +166,7 @@ def test_who_does_not_come_to_an_end_is_interrupted_and_tells_how_far_he_got(tmp
     assert [what for what, _ in one.marks] == ["waits"]
 
 
-def test_a_role_that_raises_is_told_with_its_traceback(tmp_path: Path) -> None:
+def test_a_role_that_raises_is_reported_with_its_traceback(tmp_path: Path) -> None:
     def clumsy(own: Track) -> None:
         raise LookupError("where is it?")
 
@@ -182,24 +187,24 @@ def test_a_role_that_was_killed_is_missed(tmp_path: Path) -> None:
         crowd.run()
 
 
-def test_who_comes_to_an_end_early_leaves_the_processors_to_the_others(tmp_path: Path) -> None:
+def test_a_process_that_ends_early_leaves_the_processors_to_the_others(tmp_path: Path) -> None:
     def early(own: Track) -> None:
         own.begin()
 
     def late(own: Track) -> None:
         own.begin()
         time.sleep(0.1)
-        own.told["tracks"] = len(list(tmp_path.iterdir()))
+        own.reported["tracks"] = len(list(tmp_path.iterdir()))
 
     crowd = Crowd(tmp_path, patience=20)
     crowd.add("early", early, count=3)
     crowd.add("late", late)
     tracks = crowd.run()
     assert [one.finished for one in tracks] == [True] * 4
-    assert tracks[-1].told["tracks"] == 0
+    assert tracks[-1].reported["tracks"] == 0
 
 
-def test_who_was_interrupted_waits_for_the_others_too_and_is_not_interrupted_again(tmp_path: Path) -> None:
+def test_an_interrupted_process_waits_for_the_others_too_and_is_not_interrupted_again(tmp_path: Path) -> None:
     def early(own: Track) -> None:
         own.begin()
 
@@ -244,7 +249,7 @@ def test_who_was_interrupted_waits_for_the_others_too_and_is_not_interrupted_aga
     }
 
 
-def test_nobody_waits_for_a_role_that_was_killed(tmp_path: Path) -> None:
+def test_no_process_waits_for_a_role_that_was_killed(tmp_path: Path) -> None:
     def killed(own: Track) -> None:
         own.begin()
         os.kill(os.getpid(), 9)
@@ -262,7 +267,7 @@ def test_nobody_waits_for_a_role_that_was_killed(tmp_path: Path) -> None:
     assert time.monotonic() - started < 300
 
 
-def test_nobody_waits_for_a_role_that_raised(tmp_path: Path) -> None:
+def test_no_process_waits_for_a_role_that_raised(tmp_path: Path) -> None:
     def clumsy(own: Track) -> None:
         own.begin()
         raise LookupError("where is it?")
@@ -304,7 +309,7 @@ def test_a_cold_start_with_several_creations_is_measured_from_the_last() -> None
     assert (found.creations, found.median, found.last) == (2, -0.090, 0.030)
 
 
-def test_who_is_not_through_in_time_is_missing() -> None:
+def test_a_process_that_is_not_through_in_time_is_missing() -> None:
     creator = track(marks={"creation ends": 100, "through": 101})
     found = cold_start.outcome([creator, track(marks={"through": 110}), track(finished=False)])
     assert (found.creations, found.missing, found.last) == (1, 1, 0.010)
@@ -343,14 +348,14 @@ def writer_and_readers(attempts: list[tuple[int, int, int]], blocks: list[tuple[
     return writer_among_readers.outcome(writer, [reader])
 
 
-def test_a_writer_who_gets_in_has_waited_from_asking_to_entering() -> None:
+def test_a_writer_that_gets_in_has_waited_from_its_request_to_its_entry() -> None:
     found = writer_and_readers([(10, 14, 15), (30, 32, 33)], [(0, 13), (16, 31), (34, 1001)])
     assert found.waits == pytest.approx([0.004, 0.002])
     assert (found.writes, found.fewest_reads, found.overlaps) == (2, 3, 0)
     assert found.reads_per_second == pytest.approx(2.0)  # what ended after the round is not of it
 
 
-def test_a_writer_who_never_gets_in_has_waited_until_the_end() -> None:
+def test_a_writer_that_never_gets_in_has_waited_until_the_end() -> None:
     found = writer_and_readers([(10, 1005, 1006)], [(0, 1003)])
     assert found.waits == pytest.approx([0.990])
     assert found.writes == 0
@@ -366,7 +371,7 @@ def test_readers_inside_while_a_writer_is_are_counted() -> None:
     assert found.overlaps == 2
 
 
-def test_a_writer_who_was_interrupted_in_its_first_attempt_has_waited_all_the_time() -> None:
+def test_a_writer_that_was_interrupted_in_its_first_attempt_has_waited_all_the_time() -> None:
     found = writer_and_readers([], [(0, 1003)])
     assert (found.waits, found.writes) == ([1.0], 0)
 
@@ -411,9 +416,9 @@ def test_passes_are_counted_before_and_during_the_creation() -> None:
     assert found.creation == (0.0, 1.0)
 
 
-def test_creations_are_counted_until_what_was_created_expires_again() -> None:
+def test_creations_are_counted_until_the_new_version_expires_again() -> None:
     creator = track(marks={"creation begins": 1000, "creation ends": 2000})
-    creator.told["slices"] = slices((500, 900, 300, 4))
+    creator.reported["slices"] = slices((500, 900, 300, 4))
 
     def another(began: int) -> Track:
         return track(marks={"creation begins": began, "creation ends": began + 1000}, slices=[])
@@ -426,7 +431,7 @@ def test_creations_are_counted_until_what_was_created_expires_again() -> None:
     assert creations(3500) == 1  # its process was kept from running for 1.1 s
 
 
-def test_who_never_passes_during_the_creation_shows() -> None:
+def test_a_process_that_never_passes_during_the_creation_shows() -> None:
     creator = track(marks={"creation begins": 1000, "creation ends": 2000}, slices=slices((500, 900, 300, 4)))
     held_up = track(slices=slices((200, 900, 100, 5), (900, 2001, 1, 1050)))
     found = expiry_under_load.outcome([creator, held_up], window=1.0)
@@ -436,7 +441,7 @@ def test_who_never_passes_during_the_creation_shows() -> None:
 # Row 8
 
 
-def test_what_is_kept_is_computed_round_by_round() -> None:
+def test_the_share_that_is_kept_is_computed_round_by_round() -> None:
     def rounds(*rates: int) -> list[web.Slice]:
         return [web.Slice(load.Load(rate, 1.0, failures=0), used=0.5) for rate in rates]
 
@@ -505,6 +510,196 @@ def test_throughput_is_the_sum_of_what_each_did_in_its_own_time() -> None:
     assert found == scaling.Outcome(passes_per_second=500, in_kernel=0.004 / 400, fewest_passes=0)
 
 
+# Row 13
+
+
+def asks(values: list[list[int]], *requests: tuple[int, int, str]) -> Track:
+    """Values: when their creations began and ended. Requests: begin, end, error. All in milliseconds."""
+    return track(
+        values=[[at * MS for at in value] for value in values],
+        requests=[[began * MS, ended * MS, error] for began, ended, error in requests],
+    )
+
+
+def test_requests_are_counted_from_the_expiry_until_the_new_value_is_there() -> None:
+    one = asks(
+        [[0, 100], [1105, 2000]],
+        (1000, 1001, ""),  # before the expiry, which is at 1100
+        (1099, 1101, ""),
+        (1200, 1301, ""),  # 100 ms, and a usual one takes 1
+        (1400, 1502, ""),
+        (2001, 2500, ""),  # after
+    )
+    other = asks([[0, 100]], (1000, 1001, ""), (1200, 1201, "OSError"), (1300, 2100, ""))
+    found = slow_creator.outcome([one, other], [0, 1105 * MS, 2500 * MS], expiretime=1.0)
+    assert found == slow_creator.Outcome(1, requests=5, waited=2, failed=1, slowest=0.8, error="OSError")
+
+
+def test_a_creation_that_begins_before_the_expiry_is_where_counting_begins() -> None:
+    one = asks([[0, 100], [300, 800]], (110, 111, ""), (400, 401, ""), (700, 701, ""))
+    found = slow_creator.outcome([one], [0, 300 * MS], expiretime=1.0)
+    assert (found.creations, found.requests, found.waited) == (1, 2, 0)
+
+
+def test_an_expiry_without_a_new_value_has_no_outcome() -> None:
+    with pytest.raises(ValueError, match="another value"):
+        slow_creator.outcome([asks([[0, 100]])], [0], expiretime=1.0)
+
+
+def test_the_row_of_slow_creators_judges_ours_and_names_what_is_not_installed() -> None:
+    good = slow_creator.Outcome(1, requests=900, waited=0, failed=0, slowest=0.01, error="")
+    bad = slow_creator.Outcome(2, requests=900, waited=3, failed=1, slowest=1.0, error="OSError")
+    row = slow_creator.scenario({peers.PROCESS: [good], peers.THREAD: [bad], peers.DBM: [bad]}, slow_creator.QUICK)
+    assert [bar.met for bar in row.bars] == [True, True, False, False]
+    assert [check.passed for check in row.checks] == [True, True, False, False]
+    assert f"Not installed here: {peers.STAMPEDE}, {peers.CACHIER}." in row.notes
+    assert f"{peers.DBM}: the requests that failed raised OSError." in row.notes
+
+
+def test_a_contender_is_installed_if_its_packages_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: None if name == "diskcache" else name)
+    assert [name for name in backgrounds.BACKGROUNDS if not peers.is_installed(name)] == [peers.STAMPEDE]
+
+
+def test_a_slow_creator_gives_its_moments_and_leaves_that_of_its_beginning(tmp_path: Path) -> None:
+    creator = backgrounds.Creator(tmp_path / "begun", 0.01)
+    values = [creator.create(), creator.create()]
+    assert [int(line) for line in creator.begun.read_text().split()] == [began for began, _ in values]
+    assert all(ended - began >= 10 * MS for began, ended in values)
+
+
+# Row 14
+
+
+def gap(refused: list[int], got: list[int]) -> handing_over.Watch:
+    """A caller that is elected at 80 ms, whose pass ends at 100 ms, and whose creator ends at 200 ms."""
+    caller = track(taken=80 * MS, passed=100 * MS, value=[110 * MS, 200 * MS])
+    return handing_over.watched(caller, track(refused=[at * MS for at in refused], got=[at * MS for at in got]))
+
+
+def test_a_competitor_is_watched_from_the_election_until_the_creator_has_ended() -> None:
+    assert gap([70, 90, 150, 210], [60, 79, 220]) == handing_over.Watch(2, 0, is_from_before=True)
+    assert gap([70, 150], [160, 220]) == handing_over.Watch(2, 1, is_from_before=False)
+    assert gap([], []) == handing_over.Watch(0, 0, is_from_before=False)
+
+
+def test_a_mutex_that_another_got_in_between_fails_a_check() -> None:
+    times = [handing_over.HandOver(elected=0.003, stale=0.001, begins=0.1)] * 3
+    good, bad = (handing_over.Watch(9, got, is_from_before=True) for got in (0, 1))
+    row = handing_over.scenario(
+        dict.fromkeys(handing_over.OURS, times),
+        [0.001] * 3,
+        {peers.PROCESS: [good] * 3, peers.THREAD: [good, bad]},
+    )
+    assert [bar.met for bar in row.bars] == [True, False]
+    assert [(check.passed, check.seen) for check in row.checks] == [(True, "0 times"), (False, "1 times")]
+    assert [ratio.spread.median for ratio in row.ratios] == [pytest.approx(2.0)] * 2
+
+
+# Row 15
+
+
+def comes(key: str, *, creates: int = 0, answered: int | None = None, is_right: bool = True) -> Track:
+    """A process that begins at 100 ms. Times in milliseconds."""
+    one = track(key=key, began=100 * MS)
+    one.marks = [("creation begins", 101 * MS)] * creates
+    if answered is not None:
+        one.marks.append(("answered", answered * MS))
+        one.reported["is_right"] = is_right
+    return one
+
+
+def test_creations_of_a_cold_start_are_counted_by_key() -> None:
+    tracks = [
+        comes("key-0", creates=1, answered=1100),
+        comes("key-1", creates=2, answered=1200),
+        comes("key-1", creates=1, answered=1300, is_right=False),
+        comes("key-1"),
+    ]
+    assert keys.outcome(tracks, 3) == keys.ColdStart([1, 3, 0], missing=1, wrong=1, last=1.2)
+
+
+def found_with(cold: keys.ColdStart, *, removed: int = 1_500) -> keys.Found:
+    """What would have been measured: processes that wait for dbm files get no answer."""
+    names = (*keys.OURS, peers.JOBLIB, peers.DBM)
+    every = [(name, number) for name in names for number in keys.FULL.numbers]
+    cost = {1: 1e-6, 1_000: 2e-6, 100_000: 3e-6}
+    in_vain = keys.ColdStart([1] * 20, missing=3, wrong=0, last=25.0)
+    return keys.Found(
+        hits={each: [cost[each[1]]] * 3 for each in every},
+        uses={
+            each: [keys.Use(None if each[1] == 1 else cost[each[1]], 1e-3, missed=100, descriptors=2)] * 3
+            for each in every
+        },
+        removals={
+            each: keys.Removal(1e-4, None if each[1] == 100_000 else 1e-3, removed, keys=1_500) for each in every
+        },
+        room=dict.fromkeys(names, 8192.0),
+        cold={name: [in_vain if name == peers.DBM else cold] * 3 for name in names},
+        too_slow=[],
+    )
+
+
+def test_the_row_of_many_keys_judges_ours_and_names_what_is_not_installed() -> None:
+    row = keys.scenario(found_with(keys.ColdStart([1] * 20, missing=0, wrong=0, last=1.1)), keys.FULL)
+    assert [round(bar.measured.median, 3) for bar in row.bars] == [3, 1.5, 1, 1.1] * 2
+    assert [bar.met for bar in row.bars] == [False, False, True, True] * 2
+    assert all(check.passed for check in row.checks)
+    said = {figure.contender: figure.said for figure in row.figures if figure.what == keys.LAST and figure.said}
+    assert said == {peers.DBM: "3 without one after 25 s"}
+    assert {ratio.contender for ratio in row.ratios if ratio.what == keys.LAST} == {
+        peers.CACHED_FILE,
+        peers.JOBLIB,
+    }
+    missing = ", ".join(name for name in many_keys.CACHES if name not in (*keys.OURS, peers.JOBLIB, peers.DBM))
+    assert f"Not installed here: {missing}." in row.notes
+    assert Scenario.from_json(row.as_json()) == row
+
+
+@pytest.mark.parametrize(
+    ("cold", "removed", "fails"),
+    [
+        (keys.ColdStart([1] * 19 + [2], missing=0, wrong=0, last=1.1), 1_500, ": exactly one creation per key"),
+        (keys.ColdStart([1] * 20, missing=0, wrong=1, last=1.1), 1_500, ": every process has the right answer"),
+        (keys.ColdStart([1] * 20, missing=0, wrong=0, last=1.1), 1_499, ", keys at first: 1,000: prune removes"),
+    ],
+)
+def test_a_wrong_count_of_ours_fails_a_check(cold: keys.ColdStart, removed: int, fails: str) -> None:
+    row = keys.scenario(found_with(cold, removed=removed), keys.FULL)
+    failed = [check.text for check in row.checks if not check.passed]
+    assert all(any(f"{name}{fails}" in text for text in failed) for name in keys.OURS)
+
+
+@pytest.mark.parametrize(("name", "fails"), [(peers.JOBLIB, False), (peers.CACHED_FILE, True)])
+def test_a_cache_that_could_not_be_filled_in_time_is_named_and_fails_a_check_if_it_is_ours(
+    name: str, fails: bool
+) -> None:
+    found = found_with(keys.ColdStart([1] * 20, missing=0, wrong=0, last=1.1))
+    found.too_slow.append((name, 100_000))
+    del found.hits[name, 100_000], found.uses[name, 100_000], found.removals[name, 100_000], found.room[name]
+    row = keys.scenario(found, keys.FULL)
+    said = f"{name} with 100,000 keys"
+    assert f"Not filled within 600 s, and so not measured: {said}." in row.notes
+    assert [check.seen for check in row.checks if not check.passed] == [said] * fails
+
+
+@pytest.mark.parametrize("name", keys.OURS)
+def test_a_cache_of_ours_keeps_the_values_of_its_keys_until_they_are_removed(name: str, tmp_path: Path) -> None:
+    created: list[str] = []
+
+    def creator(key: str) -> many_keys.Value:
+        created.append(key)
+        return many_keys.value_of(key)
+
+    for _ in range(2):  # the second one is another object, as another process has one
+        cache = many_keys.opened(name, tmp_path, creator)
+        assert [cache.get(key) for key in ("a", "b")] == [many_keys.value_of(key) for key in ("a", "b")]
+    assert created == ["a", "b"]
+    assert cache.prune is not None
+    assert cache.clear is not None
+    assert (cache.prune(3600), cache.clear()) == (0, 2)
+
+
 # The run
 
 
@@ -512,13 +707,13 @@ def test_throughput_is_the_sum_of_what_each_did_in_its_own_time() -> None:
 def test_a_run_fails_if_a_count_is_wrong_and_not_if_a_bar_is_missed(
     passed: bool, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def room(*_: object) -> tuple[dict[str, Any], list[Scenario]]:
+    def module(*_: object) -> tuple[dict[str, Any], list[Scenario]]:
         scenario = Scenario(number=9, title="Title", setting="Setting", ours=["ours"])
         scenario.bars.append(Bar("at most 1", 1.0, "at most", Spread.of([7.0])))
         scenario.checks.append(Check("exactly one creation", passed, "2"))
         return {"took": 0.0, "others": 0.0}, [scenario]
 
-    monkeypatch.setattr(suite, "_in_process_of_its_own", room)
+    monkeypatch.setattr(suite, "_in_process_of_its_own", module)
     monkeypatch.setattr(suite, "_written", lambda *_: tmp_path)
     assert suite.main(["--quick", "--only", "9", "--scratch", str(tmp_path)]) == status
 
@@ -536,7 +731,7 @@ def results(quick: bool = False, others: float = 1.0) -> dict[str, Any]:
         ratios=[Ratio("theirs", "ours", "cost", Spread.of([4.0]))],
         bars=[Bar("theirs against ours: at least 3 times", 3.0, "at least", Spread.of([4.0]))],
         checks=[Check("exactly one creation", False, "2")],
-        notes=["What is to be known."],
+        notes=["A note."],
     )
     return {
         "machine": {"kernel": "Linux 6", "packages": {"filelock": "4.0"}},
@@ -567,26 +762,34 @@ def test_the_page_has_figures_ratios_verdicts_and_what_failed() -> None:
 
 def test_the_page_warns_of_a_busy_machine_and_of_a_quick_run() -> None:
     page = report.page(results(quick=True, others=50.0), {})
-    assert "The machine was busy with something else during: single_calls" in page
+    assert "The machine was busy with something else during: single_calls (50 %)" in page
     assert "Its figures mean nothing" in page
 
 
 def test_what_people_wrote_around_the_tables_stays() -> None:
     page = report.written_into(None, "first")
-    page = page.replace(report.BEGIN, "What cost what.\n\n" + report.BEGIN) + "\nAnd more.\n"
+    page = page.replace(report.BEGIN, "Where the time goes.\n\n" + report.BEGIN) + "\nAnd more.\n"
     again = report.written_into(page, "second")
     assert "first" not in again
-    assert [text in again for text in ("What cost what.", "second", "And more.")] == [True] * 3
+    assert [text in again for text in ("Where the time goes.", "second", "And more.")] == [True] * 3
     assert report.written_into(again, "second") == again
 
 
 def test_a_page_without_marks_is_not_written_over() -> None:
     with pytest.raises(ValueError, match="marks"):
-        report.written_into("A page of somebody's own.", "tables")
+        report.written_into("A page without marks.", "tables")
 
 
-def test_results_of_different_machines_are_not_put_side_by_side() -> None:
-    before = results()
-    assert suite.beside(before, dict(before["machine"])) is before
-    with pytest.raises(suite.NotComparable, match="another kernel"):
-        suite.beside(before, {**before["machine"], "kernel": "Linux 7"})
+def test_a_row_that_was_measured_on_another_machine_says_so() -> None:
+    found = results()
+    assert "elsewhere" not in report.page(found, {})
+    now = {**found["machine"], "kernel": "Linux 7", "packages": {"filelock": "4.0", "cachier": "4.2.0"}}
+    found["runs"]["single_calls"]["elsewhere"] = suite.elsewhere(found["machine"], now)
+    said = "Measured elsewhere, on another kernel (Linux 7); packages (cachier 4.2.0): single_calls."
+    assert said in report.page(found, {})
+
+
+def test_a_row_that_was_measured_on_the_same_machine_does_not() -> None:
+    found = results()
+    found["runs"]["single_calls"]["elsewhere"] = suite.elsewhere(found["machine"], dict(found["machine"]))
+    assert "elsewhere" not in report.page(found, {})

@@ -18,8 +18,12 @@ FLOORS = (
     ("_sidecar",),
     ("_dogpile",),
     ("_datafile",),
+    ("events", "metrics", "origin"),
+    ("_aio",),
+    ("aio",),
+    ("_cached_file",),
     ("__init__",),
-    ("cli",),
+    ("cli", "integrations"),
     ("__main__",),
 )
 FLOOR_OF = {folder: number for number, floor in enumerate(FLOORS) for folder in floor}
@@ -87,3 +91,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_every_folder_has_a_floor() -> None:
     assert {module[0] for module in MODULES} == set(FLOOR_OF)
+
+
+def test_integrations_use_public_names_alone_and_nothing_imports_them() -> None:
+    for module in MODULES:
+        imported = imports_of(module, when_it_is_imported=False)
+        if module[0] == "integrations":
+            elsewhere = {each for each in imported if each[0] != "integrations"}
+            assert not {each for each in elsewhere if each[0].startswith("_") and each != ("__init__",)}, module
+        else:
+            assert not {each for each in imported if each[0] == "integrations"}, module

@@ -1,1 +1,1 @@
-"""The COMMAND that `dogpile-fs run` runs: how it is started, watched and ended."""
+"""The children of ``run``: COMMAND and the shell commands, how they are started, waited for and ended."""

@@ -1,7 +1,7 @@
 """COMMAND as a child in a process group of its own: started, waited for, and ended with all its children.
 
-Promised: nothing of the group runs on after :class:`Interrupted` or a timeout; an exception never leaves COMMAND
-running unseen; and if this process is killed by SIGKILL, the group is too (:mod:`.guardian`).
+Promised: no process of the group runs after :class:`Interrupted` or a timeout; no exception leaves COMMAND
+running; and if this process is killed by SIGKILL, the group is too (:mod:`.watchdog`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import math
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic
 
@@ -19,34 +20,42 @@ from ..durations import format_seconds
 from ..exits import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, OSERR, TIMED_OUT, Exit, status_of
 from .progress import Progress
 from .signals import Signals
-from .termination import Ending
-from .watchdog import Guardian
+from .termination import Termination
+from .watchdog import Watchdog
 
-__all__ = ["OUTPUT_VARIABLE", "Interrupted", "Runner", "shell_status"]
+__all__ = ["OUTPUT_VARIABLE", "VARIABLES", "Interrupted", "Runner", "shell_status"]
 
-#: Where COMMAND finds the path that it shall make.
+#: The environment variable with the path that COMMAND shall make.
 OUTPUT_VARIABLE = "DOGPILE_FS_OUTPUT"
+#: All variables that a command may be given. Those that this process was started with are of a run around it.
+VARIABLES = (
+    OUTPUT_VARIABLE,
+    "DOGPILE_FS_PREVIOUS",
+    "DOGPILE_FS_NOTE",
+    "DOGPILE_FS_NOTE_FILE",
+    "DOGPILE_FS_FAILURE",
+    "DOGPILE_FS_FAILURES",
+)
 
-# What the system says that has no more to give, which is not COMMAND's fault.
+#: The errors of a system that has no more processes, memory or descriptors: not COMMAND's fault.
 _EXHAUSTED = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
+_HINT = ". Hint: write its whole path, or set PATH, which cron gives few directories"
 
-_CURES = {NOT_FOUND: ". Cure: write its whole path, or set PATH, which cron gives few directories"}
-
-#: In the order in which the interpreter tries them.
+#: The locales of PEP 538, in the order in which the interpreter tries them.
 _COERCED_TO = ("C.UTF-8", "C.utf8", "UTF-8")
 
 
-class Interrupted(Exit):
-    """A signal told this process to end, and it has ended its child: now it shall die by signal *number*."""
+class Interrupted(KeyboardInterrupt):
+    """Signal *number* told this process to end, and its child has ended: now it ends itself by that signal."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(BY_SIGNAL + number, f"ended by {signal.Signals(number).name}")
+        super().__init__(f"ended by {signal.Signals(number).name}")
         self.number = number
 
 
 class Runner:
-    """Runs one command after the other under the same terms.
+    """Run commands, one after the other, with the same timeout.
 
     :param signals: entered before anything is run.
     :param timeout: seconds after which a command is ended; ``None``: never.
@@ -61,7 +70,7 @@ class Runner:
     def run(
         self,
         words: Sequence[str],
-        output: str,
+        variables: Mapping[str, str],
         *,
         name: str,
         stdout: int | None = None,
@@ -69,98 +78,101 @@ class Runner:
     ) -> int:
         """Run the command *words* and wait for its end.
 
-        :param output: what it finds in :data:`OUTPUT_VARIABLE`.
-        :param name: what the user knows it as, for messages.
+        :param variables: those of :data:`VARIABLES` that it finds in its environment.
+        :param name: what messages call it.
         :param stdout: a descriptor for what it prints; ``None``: this process's own.
         :returns: its exit status; -n if signal n ended it.
-        :raises Interrupted: if this process was told to end; the command and its group have ended.
-        :raises Exit: if it could not be started, or took too long.
+        :raises Interrupted: if a signal told this process to end; the command and its group have ended.
+        :raises Exit: if it could not be started, or took longer than *timeout*.
         """
-        with _telling_of(name), Guardian() as guardian:
-            try:
-                process = _start(words, output, name, stdout, guardian.group)
-            except BaseException:
-                guardian.kill_group()  # it may have been started all the same
-                raise
-            ending = Ending(guardian, process, self.kill_after)
-            try:
-                self._wait(process, ending, progress)
-            except BaseException:
-                ending.kill()
-                process.wait()
-                raise
-            finally:
-                if progress is not None:
-                    progress.clear()
-        if ending.interrupted_by:
-            raise Interrupted(ending.interrupted_by)
-        if ending.timed_out:
-            raise Exit(TIMED_OUT, f"{name} did not end within {format_seconds(self.timeout or 0)} and was ended")
+        try:
+            with Watchdog() as watchdog:
+                try:
+                    process = _start(words, variables, name, stdout, watchdog.group)
+                except BaseException:
+                    watchdog.kill_group()  # the command may run already
+                    raise
+                termination = Termination(watchdog, process, self.kill_after)
+                try:
+                    self._wait(process, termination, progress)
+                except BaseException:
+                    termination.kill()
+                    process.wait()
+                    raise
+                finally:
+                    if progress is not None:
+                        progress.clear()
+        except OSError as error:
+            raise Exit(status_of(error), f"cannot run {name} to its end: {error.strerror}") from error
+        if termination.interrupted_by:
+            raise Interrupted(termination.interrupted_by)
+        if termination.timed_out:
+            took = format_seconds(self.timeout or 0)
+            why = f"{name} did not end within {took} and was ended"
+            raise Exit(TIMED_OUT, why, "timeout", process.returncode)
         return process.returncode
 
-    def _wait(self, process: subprocess.Popen[bytes], ending: Ending, progress: Progress | None) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], termination: Termination, progress: Progress | None) -> None:
         began = monotonic()
         due = began + (math.inf if self.timeout is None else self.timeout)
         while process.poll() is None:
-            next_look = min(due, ending.kill_at, math.inf if progress is None else progress.next_at)
+            next_look = min(due, termination.kill_at, math.inf if progress is None else progress.next_at)
             for number in self.signals.wait(None if next_look == math.inf else max(0.0, next_look - monotonic())):
-                ending.by_signal(number)
+                termination.by_signal(number)
             if monotonic() >= due and process.poll() is None:
                 due = math.inf
-                ending.by_timeout()
-            ending.kill_if_due()
+                termination.by_timeout()
+            termination.kill_if_due()
             if progress is not None:
                 progress.show(monotonic() - began)
-        if ending.begun:
-            ending.finish(self.signals)
-
-
-@contextmanager
-def _telling_of(name: str) -> Iterator[None]:
-    """What the system fails to do while the command *name* runs, or is to be run, is told as that."""
-    try:
-        yield
-    except OSError as error:
-        raise Exit(status_of(error), f"cannot run {name} to its end: {error.strerror}") from error
+        if termination.begun:
+            termination.finish(self.signals)
 
 
 def shell_status(ended: int) -> int:
-    """The exit status that a shell shows for what :meth:`Runner.run` has returned."""
+    """Return the exit status that a shell shows for what :meth:`Runner.run` has returned."""
     return ended if ended >= 0 else BY_SIGNAL - ended
 
 
 def _start(
-    words: Sequence[str], output: str, name: str, stdout: int | None, group: int
+    words: Sequence[str], variables: Mapping[str, str], name: str, stdout: int | None, group: int
 ) -> subprocess.Popen[bytes]:
-    # A terminal as stdin would stop it: its group is in the background.
+    # To read from a terminal would stop it: its group is in the background.
     stdin = subprocess.DEVNULL if os.isatty(0) else None
+    environment = {**_callers_environment(), **variables}
     try:
-        with _asking_nobody():
-            return subprocess.Popen(
-                words,
-                stdin=stdin,
-                stdout=stdout,
-                env={**_callers_environment(), OUTPUT_VARIABLE: output},
-                process_group=group,
-            )
+        with _terminal_stops_ignored():
+            return subprocess.Popen(words, stdin=stdin, stdout=stdout, env=environment, process_group=group)
     except OSError as error:
-        status = NOT_EXECUTABLE
+        status, why, hint = NOT_EXECUTABLE, error.strerror, ""
         if error.errno == errno.ENOENT:
             status = NOT_FOUND
         elif error.errno in _EXHAUSTED:
             status = OSERR
-        cure = _CURES.get(status, "") if "/" not in words[0] else ""
-        raise Exit(status, f"cannot run {name}: {words[0]}: {error.strerror}{cure}") from error
+        elif error.errno == errno.EACCES and not _is_there(words[0], environment):
+            # execvp(3) says so of a directory in PATH that it may not search, though the command be nowhere.
+            status, why = NOT_FOUND, "not found in a directory of PATH that this user may search"
+        if status == NOT_FOUND and "/" not in words[0]:
+            hint = _HINT
+        why = why or "failed"
+        raise Exit(status, f"cannot run {name}: {words[0]}: {why}{hint}", why) from error
+
+
+def _is_there(command: str, environment: dict[str, str]) -> bool:
+    """Return whether anything is where *command* is looked for, as far as this user may look."""
+    if "/" in command:
+        return True
+    return any(os.path.exists(os.path.join(each, command)) for each in os.get_exec_path(environment))
 
 
 def _callers_environment() -> dict[str, str]:
-    """The environment as this process was given it.
+    """Return the environment that this process was started with.
 
-    In the C locale, which is cron's, the interpreter sets LC_CTYPE to one of UTF-8 for itself and all whom it
-    starts (PEP 538): what sees its locale would do something else than without us. What was there before, the
-    kernel still knows.
+    In the C locale, which is cron's, the interpreter sets LC_CTYPE to a UTF-8 locale for itself and its children
+    (PEP 538): COMMAND would behave differently than without ``dogpile-fs``. ``/proc`` has the value before. A
+    program made by PyInstaller finds its own libraries first, and keeps its caller's path under another name.
     """
-    environment = dict(os.environ)
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     if environment.get("LC_CTYPE") in _COERCED_TO:
         with suppress(OSError), open("/proc/self/environ", "rb") as file:
             given = dict(entry.partition(b"=")[::2] for entry in file.read().split(b"\0"))
@@ -168,16 +180,20 @@ def _callers_environment() -> dict[str, str]:
                 environment["LC_CTYPE"] = os.fsdecode(given[b"LC_CTYPE"])
             else:
                 del environment["LC_CTYPE"]
+    if getattr(sys, "frozen", False):
+        environment.pop("LD_LIBRARY_PATH", None)
+        if (given_path := environment.pop("LD_LIBRARY_PATH_ORIG", None)) is not None:
+            environment["LD_LIBRARY_PATH"] = given_path
     return environment
 
 
 @contextmanager
-def _asking_nobody() -> Iterator[None]:
-    """Who is started here gets an error if it asks the terminal for anything, and is not stopped for ever.
+def _terminal_stops_ignored() -> Iterator[None]:
+    """Start children in the block with SIGTTIN and SIGTTOU ignored, so that the terminal does not stop them.
 
     A process of a background group that reads from its terminal is stopped by SIGTTIN, and one that writes to it
-    may be by SIGTTOU; where these are ignored, reading fails and writing succeeds. Ignored signals stay ignored
-    through ``exec``.
+    may be stopped by SIGTTOU; where these are ignored, reading fails and writing succeeds. Ignored signals stay
+    ignored through ``exec``.
     """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTTIN, signal.SIGTTOU)}
     try:

@@ -1,8 +1,11 @@
-"""Signals told through a descriptor while a child runs, instead of acted on.
+"""Signals that are noted while a child runs, and not acted on.
 
-The handlers do nothing; the interpreter writes each signal's number into a pipe (``signal.set_wakeup_fd``), and
-whoever waits, waits for that pipe: no polling, and no code that runs between two other lines. Signals that
-were ignored stay ignored, for nohup(1) and for what a shell puts into the background.
+The handlers do nothing. The interpreter writes each signal's number into a pipe (``signal.set_wakeup_fd``), and
+the runner waits for that pipe: it does not poll, and no handler runs between two of its lines. Signals that were
+ignored stay ignored, for nohup(1) and for jobs that a shell puts into the background.
+
+A process also inherits which signals are blocked, and the kernel performs no default action for the first process
+of a PID namespace, which a container's program often is. :func:`delivered` makes up for both.
 """
 
 from __future__ import annotations
@@ -12,20 +15,41 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from ..._os.openfile import let_go
-from ..exits import Exit, status_of
+from ..._os.openfile import close_quietly
+from ..exits import BY_SIGNAL, Exit, status_of
 
-__all__ = ["ENDING", "Signals", "die_of"]
+__all__ = ["ENDING", "Signals", "delivered", "die_of"]
 
-#: What asks a process to end, and what is handed on to COMMAND.
+#: The signals that ask a process to end. They are handed on to COMMAND.
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-#: Seconds; more milliseconds than poll(2) can take are no use.
+#: Seconds of one poll(2), which takes at most 2**31 milliseconds. The waiting loops look again.
 _LONGEST = 3600.0
+
+
+@contextmanager
+def delivered() -> Iterator[None]:
+    """Unblock :data:`ENDING` signals and SIGCHLD in the block, and let the former end this process there.
+
+    Without it a process whose parent had blocked SIGCHLD would wait for ever for a child that has ended, and the
+    first process of a PID namespace would not end by SIGTERM. Children start with the same signals unblocked.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {*ENDING, signal.SIGCHLD})
+    # An ignored signal stays ignored, and SIGINT has the interpreter's handler.
+    dropped = [each for each in ENDING if os.getpid() == 1 and signal.getsignal(each) is signal.SIG_DFL]
+    try:
+        for number in dropped:
+            signal.signal(number, _exit)
+        yield
+    finally:
+        for number in dropped:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class Signals:
@@ -33,7 +57,7 @@ class Signals:
 
     *received*: the numbers of the ending signals that came, in order; complete once the block is left.
 
-    :raises Exit: on entering, if the system gives no pipe.
+    :raises Exit: on entering, if the system has no pipe.
     """
 
     def __init__(self) -> None:
@@ -43,25 +67,20 @@ class Signals:
     def __enter__(self) -> Self:
         try:
             self._read, self._write = os.pipe()
-            try:
-                os.set_blocking(self._read, False)
-                os.set_blocking(self._write, False)
-                self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-            except BaseException:
-                let_go(self._read)
-                let_go(self._write)
-                raise
+            os.set_blocking(self._read, False)
+            os.set_blocking(self._write, False)
+            self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         except OSError as error:
-            raise Exit(status_of(error), f"cannot have a pipe to be told of signals: {error.strerror}") from error
+            raise Exit(status_of(error), f"cannot make a pipe for signals: {error.strerror}") from error
         for number in ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, _note)
-        # Also where it was ignored: else the kernel would reap children unseen.
+        # Also where it was ignored: else the kernel reaps children, and their statuses are lost.
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _note)
         return self
 
-    def raise_from_now_on(self, error: Callable[[int], Exception]) -> None:
-        """Raise ``error(number)`` when an ending signal comes, or has come: for waits that end no other way."""
+    def raise_from_now_on(self, error: Callable[[int], BaseException]) -> None:
+        """Raise ``error(number)`` when an ending signal comes or has come, for waits that do not see the pipe."""
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             raise error(number)
@@ -74,7 +93,7 @@ class Signals:
             raise error(self.received[0])
 
     def wait(self, seconds: float | None) -> list[int]:
-        """Wait until a signal comes, a child ends, or *seconds* are over; the ending signals that came.
+        """Wait until a signal comes, a child ends, or *seconds* are over; return the ending signals that came.
 
         It may return sooner.
         """
@@ -87,8 +106,7 @@ class Signals:
         try:
             numbers = os.read(self._read, 4096)
         except OSError:
-            # Nothing has come; or what has is not to be had, and who waits looks anyway.
-            return []
+            return []  # no signal has come
         came = [number for number in numbers if number in ENDING]
         self.received += came
         return came
@@ -100,27 +118,31 @@ class Signals:
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         self._drain()
-        let_go(self._read)
-        let_go(self._write)
+        close_quietly(self._read)
+        close_quietly(self._write)
 
 
 def die_of(number: int) -> int:
-    """End this process by signal *number*, so that its parent sees what ended it.
+    """End this process by signal *number*, so that its parent sees which signal ended it.
 
-    A shell that runs a script must know that Ctrl-C ended this command, or it would go on with the next one.
+    A shell script goes on with its next command unless it sees that Ctrl-C ended this one.
 
-    :returns: the exit status that a shell shows for it, if the signal is blocked.
+    :returns: the exit status that a shell shows for it, in the first process of a PID namespace: no signal of its
+        own ends it.
     """
     for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (OSError, ValueError):
-            pass
+        with suppress(AttributeError, OSError, ValueError):  # closed
+            stream.flush()
     signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     os.kill(os.getpid(), number)
-    return 128 + number
+    return BY_SIGNAL + number
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     pass
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    """End this process at once, as the default action of signal *number* would."""
+    os._exit(BY_SIGNAL + number)

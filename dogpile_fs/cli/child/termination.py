@@ -1,4 +1,4 @@
-"""How a process group is made to end: asked first, killed when its time is over or somebody insists."""
+"""The end of a process group: asked first, killed when its time is over or a second signal comes."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ import subprocess
 from contextlib import suppress
 from time import monotonic
 
-from .process_group import Members
+from .process_group import ProcessGroup
 from .signals import Signals
-from .watchdog import Guardian
+from .watchdog import Watchdog
 
-__all__ = ["Ending"]
+__all__ = ["Termination"]
 
-#: timeout(1) sends a signal to its child and again to the whole group, and a terminal that closes sends two: what
-#: comes within so many seconds is one request.
+#: Signals that come within so many seconds are one request: timeout(1) sends one to its child and again to the
+#: whole group, and a terminal that closes sends two.
 _ONE_REQUEST = 0.5
-#: The kernel tells of a child's end, but not of a grandchild's.
+#: Seconds between two looks at the group: the kernel does not report the end of a grandchild.
 _LOOK_EVERY = 0.01
 
 
-class Ending:
-    """The end of the *guardian*'s group.
+class Termination:
+    """The end of the *watchdog*'s group, which *leader* leads.
 
-    *begun*: it was asked to end. *interrupted_by*: the signal to this process that is the reason, else 0.
-    *timed_out*: its time is the reason. *kill_at*: monotonic time at which patience ends.
+    *begun*: whether the group was asked to end. *interrupted_by*: the signal to this process that is the reason,
+    else 0. *timed_out*: whether the timeout is the reason. *kill_at*: monotonic time of SIGKILL, *kill_after*
+    seconds after the request.
     """
 
-    def __init__(self, guardian: Guardian, leader: subprocess.Popen[bytes], kill_after: float) -> None:
-        self._guardian = guardian
+    def __init__(self, watchdog: Watchdog, leader: subprocess.Popen[bytes], kill_after: float) -> None:
+        self._watchdog = watchdog
         self._leader = leader
         self._kill_after = kill_after
-        self.begun = False
-        self.interrupted_by = 0
+        self.begun: bool = False
+        self.interrupted_by: int = 0
         self._asked_at = -math.inf
-        self.timed_out = False
-        self.kill_at = math.inf
-        self._members = Members(guardian.group)
+        self.timed_out: bool = False
+        self.kill_at: float = math.inf
+        self._members = ProcessGroup(watchdog.group)
 
     def by_signal(self, number: int) -> None:
-        """This process received signal *number*: hand it on; on the second one, kill."""
+        """Hand on signal *number*, which this process received; kill if it is the second one."""
         if not self.interrupted_by:
             self.interrupted_by = number
             self._asked_at = monotonic()
@@ -50,25 +51,27 @@ class Ending:
             self.kill()
 
     def by_timeout(self) -> None:
+        """Ask the group to end, because its time is over."""
         self.timed_out = True
         self._ask(signal.SIGTERM)
 
     def kill_if_due(self) -> None:
+        """Kill the group if it has not ended in time."""
         if monotonic() >= self.kill_at:
             self.kill()
 
     def kill(self) -> None:
+        """Send SIGKILL to the group."""
         self.begun = True
         self.kill_at = math.inf
         self._send(signal.SIGKILL)
 
     def finish(self, signals: Signals) -> None:
-        """The leader has ended: wait for the others of its group, with what patience is left.
+        """Wait for the other members of the group until *kill_at*; the leader has ended.
 
-        They are asked by SIGTERM, whatever the leader was asked by: a shell lets what it starts in the background
-        ignore SIGINT.
+        They get SIGTERM whatever the leader got: what a shell starts in the background ignores SIGINT.
         """
-        self._guardian.leave()  # or the group would never be empty
+        self._watchdog.leave()  # else the group is never empty
         self._send(signal.SIGTERM)
         while self.kill_at < math.inf and self._exists():
             for number in signals.wait(_LOOK_EVERY):
@@ -80,23 +83,23 @@ class Ending:
             self.begun = True
             self.kill_at = monotonic() + self._kill_after
         self._send(number)
-        self._send(signal.SIGCONT)  # who was stopped takes it as well
+        self._send(signal.SIGCONT)  # a stopped process takes the signal only then
 
     def _send(self, number: int) -> None:
-        # No such group: it has ended. No permission: it became another user's, who must see to it.
+        # No such group: it has ended. No permission: its processes are another user's now.
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._guardian.group, number)
-        # It may have left the group (setsid(1)), and its end is what we wait for.
+            os.killpg(self._watchdog.group, number)
+        # The leader may have left the group (setsid(1)), and its end is waited for.
         with suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(self._leader.pid) != self._guardian.group:
+            if os.getpgid(self._leader.pid) != self._watchdog.group:
                 self._leader.send_signal(number)
 
     def _exists(self) -> bool:
-        """Whether anybody in the group still runs, or has not been seen to have ended."""
+        """Return whether a process of the group runs, as far as can be seen."""
         try:
-            os.killpg(self._guardian.group, 0)
+            os.killpg(self._watchdog.group, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            pass
+            pass  # it exists
         return self._members.any_runs()

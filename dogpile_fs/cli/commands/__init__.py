@@ -1,1 +1,1 @@
-"""The command's subcommands, a module each."""
+"""The subcommands, a module each."""

@@ -1,4 +1,4 @@
-"""Waiting until something may have happened to resources that others create."""
+"""Waiting until something may have happened to resources that other processes create."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ..._os.watch import wait_for_change
 
 __all__ = ["Changes"]
 
-#: Where one watch is not enough. For the eye, that is at once.
+#: Seconds between two looks where the files are in several directories, which one watch does not cover: short
+#: enough for a person to see a change at once.
 _LOOK_EVERY = 0.1
 
 
@@ -25,9 +26,9 @@ class Changes:
         self._watched = os.path.join(min(directories), "any") if len(directories) == 1 else None
 
     def wait(self, seconds: float, happened: Callable[[], bool]) -> None:
-        """Wait until something may have happened, but at most *seconds*; at least once a second it returns.
+        """Wait until something may have happened, for at most *seconds*; return at least once a second.
 
-        :param happened: tells whether it has already.
+        :param happened: returns whether it has already.
         """
         if self._watched is None:
             time.sleep(min(seconds, _LOOK_EVERY))

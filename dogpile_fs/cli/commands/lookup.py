@@ -1,4 +1,4 @@
-"""What stands at a PATH that the user names, as the object that knows about it."""
+"""From a PATH on the command line to the object that coordinates what is there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 from contextlib import suppress
 
 from ... import Dogpile
-from ..._os.replace import marked
-from ...errors import PathError, explained
+from ..._datafile import at_path
+from ..._datafile.names import names_in
+from ..._layout import KIND_KEPT
+from ..arguments import Arguments
 from ..exits import CANTCREAT, NOINPUT, Exit
 from ..options import names_descriptor
 
@@ -23,68 +25,40 @@ def refuse_descriptor(path: str) -> None:
     if names_descriptor(path):
         raise Exit(
             CANTCREAT,
-            f"{path!r} is no name of a file, but of what this process has open. Cure: give the path of a file; "
+            f"{path!r} names an open descriptor of this process, and not a file. Hint: give the path of a file; "
             "with --stdout, what COMMAND prints is its contents.",
         )
 
 
-def dogpile_at(path: str, directory: str | None) -> Dogpile:
-    """The Dogpile of what is at *path*; it expires as its last creator said."""
+def dogpile_at(path: str, arguments: Arguments) -> Dogpile:
+    """Return the Dogpile of the resource at *path*. It expires as ``--expire`` or else its last creator says."""
     refuse_descriptor(path)
-    if _is_directory(path):
-        dogpile = Dogpile(None, path, directory=directory, resource="directory")
-    elif _exists(path):
-        dogpile = Dogpile(None, path, directory=directory, resource="file")
-    else:
-        # The name of something that is no file, or a datafile that somebody removed.
-        dogpile = Dogpile(None, path, directory=directory)
-        if dogpile.status().about is not None:
-            dogpile = Dogpile(None, path, directory=directory, resource="file")
-    dogpile.expiretime = dogpile.status().expiretime
+    dogpile = at_path.dogpile_at(path, arguments.directory)
+    if "expire" in arguments:
+        dogpile.expiretime = arguments.expire
     return dogpile
 
 
 def data_at(path: str, directory: str | None, *, readers: bool = False) -> Datafile | DataDirectory:
-    """The Datafile or DataDirectory at *path*, or what was there and of which earlier versions are kept.
+    """Return the Datafile or DataDirectory at *path*; it may have been removed if earlier versions are kept.
 
     :raises Exit: with status 66, if there is neither.
     """
     refuse_descriptor(path)
-    if not (_exists(path) or _has_versions(path, "dir") or _has_versions(path, "kept")):
+    if not (at_path.exists(path) or at_path.has_versions(path) or _has_kept(path)):
         raise Exit(NOINPUT, f"there is nothing at {path!r}")
-    if _is_directory(path):
-        from ... import DataDirectory
+    from ... import DataDirectory, Datafile
 
+    if at_path.is_directory(path):
         return DataDirectory(path, directory=directory)
-    from ... import Datafile
-
     return Datafile(path, directory=directory, readers=readers)
 
 
-def _exists(path: str) -> bool:
-    """Whether there is anything, a link that leads nowhere included.
+def _has_kept(path: str) -> bool:
+    """Return whether earlier versions of a file at *path* are kept."""
+    from ..._datafile.names import Names
 
-    :raises PathError: if that cannot be told; "no" would be an answer.
-    """
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return False
-    except OSError as error:
-        raise explained(PathError, path, "look at", error, reading=True) from error
-    return True
-
-
-def _is_directory(path: str) -> bool:
-    if os.path.isdir(path):
-        return True
-    if os.path.islink(path):
-        return os.path.basename(os.readlink(path)).startswith(".dogpile-dir-")  # its version was removed
-    return not _exists(path) and _has_versions(path, "dir")
-
-
-def _has_versions(path: str, kind: str) -> bool:
-    begin, _ = marked(kind, path)
     with suppress(OSError):
-        return any(name.startswith(begin) for name in os.listdir(os.path.dirname(path) or os.curdir))
+        names = Names.hidden(KIND_KEPT, os.path.abspath(path))
+        return bool(names_in(names.directory, names.begin))
     return False

@@ -10,5 +10,6 @@ __all__ = ["main"]
 
 
 def main(arguments: Arguments) -> int:
+    """Roll the path back."""
     data_at(arguments.path, arguments.directory, readers=arguments.readers).rollback()
     return OK

@@ -1,4 +1,4 @@
-"""``touch``: declare what is there as made now."""
+"""``touch``: declare that the version at a path was made now."""
 
 from __future__ import annotations
 
@@ -10,5 +10,6 @@ __all__ = ["main"]
 
 
 def main(arguments: Arguments) -> int:
+    """Touch the path."""
     data_at(arguments.path, arguments.directory).touch()
     return OK

@@ -1,7 +1,9 @@
-"""``wait``: until there is something, or until it is fresh."""
+"""``wait``: until there is a version, or until it is fresh."""
 
 from __future__ import annotations
 
+from ... import Status
+from ..._dogpile.status import creator_in
 from ..._os.waiting import Deadline
 from ...errors import LockTimeout
 from ..arguments import Arguments
@@ -14,24 +16,25 @@ __all__ = ["main"]
 
 
 def main(arguments: Arguments) -> int:
-    """Wait, for whoever puts it there: a creator, or a foreign hand.
+    """Wait until a creator or another program has put a version there.
 
-    :raises LockTimeout: if it took too long.
+    :raises LockTimeout: if that took longer than ``--timeout``.
     """
     deadline = Deadline(arguments.timeout)
     changes = Changes([arguments.path], arguments.directory)
 
+    def status() -> Status:
+        # A new Dogpile each time: the creator's expiretime, and whether there is a file, are known only then.
+        return dogpile_at(arguments.path, arguments).status()
+
     def is_there() -> bool:
-        # Looked for anew: what stands there, and how long its creator says that it lives, shows once it is there.
-        dogpile = dogpile_at(arguments.path, arguments.directory)
-        if "expire" in arguments:
-            dogpile.expiretime = arguments.expire
-        state = dogpile.status().state
+        state = status().state
         return state == "fresh" or (state == "stale" and not arguments.fresh)
 
     while not is_there():
         if not deadline.left:
             what = "fresh" if arguments.fresh else "there"
-            raise LockTimeout(f"{arguments.path!r} was not {what} within {format_seconds(deadline.timeout or 0)}")
+            within = format_seconds(deadline.timeout or 0)
+            raise LockTimeout(f"{arguments.path!r} was not {what} within {within}: {creator_in(status())}")
         changes.wait(deadline.left, is_there)
     return OK

@@ -1,135 +1,181 @@
-"""``watch``: what happens to files, as it happens, a line each."""
+"""``watch``: what happens to files, as it happens, a line each, for people or as JSON for programs."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ... import Status
 from ..._os.waiting import Deadline
+from ..._sidecar.record import DIED
 from ..arguments import Arguments
 from ..durations import format_seconds
 from ..exits import OK
-from ..output import printable, printable_name
+from ..output import failure_told, printable_name, process_name
 from .changes import Changes
 from .lookup import dogpile_at
 
-__all__ = ["Story", "main"]
+__all__ = ["Happening", "Story", "main"]
 
+#: Seconds until a process that has made a sidecar has written its record: microseconds on an idle machine.
 _UNTIL_WRITTEN = 0.01
+#: Seconds after a version's last fresh moment at which it is looked at again; it is stale then.
+_JUST_AFTER = 0.001
+
+_UNKNOWN = "an unknown process"
+
+#: What JSON says of every event, and of those that are about a creation, an invalidation, a failure or an attempt.
+_GENERAL = ("state", "age", "generation")
+_CREATION = ("cost", "host", "pid")
+_INVALIDATION = ("invalidated",)
+_FAILURE = ("failures", "failures_total", "failed_since", "failed_at", "failed_type", "failed_pid", "retry_at")
+_ATTEMPT = ("creating_host", "creating_pid", "creating_since")
 
 
 def main(arguments: Arguments) -> int:
     """Print until Ctrl-C, ``--count`` or ``--timeout``."""
     deadline = Deadline(arguments.timeout)
     changes = Changes(arguments.paths, arguments.directory)
-    count = math.inf if arguments.count is None else arguments.count
+    count = arguments.count
     stories: dict[str, Story] = {}
-    seen: dict[str, Status] = {}
 
     def look(path: str) -> Status:
-        dogpile = dogpile_at(path, arguments.directory)
-        if "expire" in arguments:
-            dogpile.expiretime = arguments.expire
+        dogpile = dogpile_at(path, arguments)
         status = dogpile.status()
         if status.invalidated and not status.generation:
-            # It may be a sidecar that is there, but has no record yet: that will not last.
-            time.sleep(_UNTIL_WRITTEN)
+            time.sleep(_UNTIL_WRITTEN)  # the sidecar may be there without a record
             status = dogpile.status()
         return status
 
     def happened() -> bool:
-        return any(_lasting(look(path)) != _lasting(status) for path, status in seen.items())
+        return any(_deeds(look(path)) != _deeds(story.last) for path, story in stories.items())
 
     while True:
         for path in arguments.paths:
             status = look(path)
-            seen[path] = status
             if path in stories:
-                told = stories[path].events(status)
+                events = stories[path].events(status)
             else:
-                stories[path], told = Story(status), iter([f"is {_described(status)}"])
-            for event in told:
-                print(f"{time.strftime('%F %T')} {printable_name(path)} {event}", flush=True)
-                count -= 1
-                if not count:
+                stories[path] = Story(status)
+                events = iter([_first(status)])
+            for event in events:
+                print(_as_json(path, event, status) if arguments.json else _as_line(path, event), flush=True)
+                if count is not None and (count := count - 1) == 0:
                     return OK
         if not deadline.left:
             return OK
-        stale_in = min(_stale_in(status) for status in seen.values())
-        changes.wait(min(deadline.left, stale_in), happened)
+        changes.wait(min(deadline.left, *(_stale_in(story.last) for story in stories.values())), happened)
+
+
+class Happening(NamedTuple):
+    """One event: a word for programs, a text for people, and what ``status --json`` says of it, by name."""
+
+    event: str
+    text: str
+    facts: dict[str, object]
 
 
 class Story:
-    """What has happened to one resource, as far as its statuses tell.
+    """The events of one resource, as far as its statuses show them.
 
-    A status is taken at some moment between two system calls of its creator: what was swapped in may not be
-    stamped yet, and whose attempt is on record may not be who holds the mutex. So a creation is told by the record
-    alone: it has begun when its attempt is there, and ended well when the next generation is. What only stamps
-    makes a generation as well, but leaves what the last creation cost.
+    A status is taken between any two system calls of a creator: a version may be swapped in and not stamped yet,
+    and the attempt on record may be that of another process than the mutex's holder. So a creation is known by the
+    record alone: it begins when its attempt is on record, and ends well when the next generation is, or badly when
+    one more failure is. A stamp alone also makes a generation, but leaves the cost of the last creation.
     """
 
     def __init__(self, status: Status) -> None:
-        self._last = status
+        self.last: Status = status
+        #: The status in which the attempt that runs was seen first, or the last one that ran.
+        self._begun = status
         self._running = status.creating_since
-        self._who = _who(status.creating_host, status.creating_pid)
-        self._failed = status.failed_since
+        self._failures = status.failures_total
+        self._failed_at = status.failed_at
+        #: The version that was in place before the creation that runs.
+        self._version = status.version
 
-    def events(self, status: Status) -> Iterator[str]:
-        """What must have happened since the last status, in order."""
-        before, self._last = self._last, status
+    def events(self, status: Status) -> Iterator[Happening]:
+        """Yield what must have happened since the last status, in order."""
+        before, self.last = self.last, status
         created = status.generation > before.generation
+        running = status.creating_since
+        # A death is told with the time of its attempt, before the next holder of the mutex counts it.
+        is_dead = running is not None and running == self._failed_at
+        # Where the mutex is taken and no attempt is on record, one begins or ends.
+        is_changing = is_dead or (running is None and status.creating)
+        failed = 0
+        if not is_dead:
+            failed = status.failures_total - self._failures
+            self._failures, self._failed_at = status.failures_total, status.failed_at
+        if failed > status.failures:
+            yield Happening("failed", "failed", _facts(status, _FAILURE))  # before the creation that succeeded
         if created:
             self._running = None
-            yield _creation(before, status)
-        else:
-            yield from self._failures(status)
-            if status.createdtime not in (None, before.createdtime) and not status.creating:
-                yield "replaced by a foreign hand"
+            yield self._creation(before, status)
+        if failed > 0 and status.failures:
+            self._running = None
+            event = "died" if status.failed_type == DIED else "failed"
+            yield Happening(event, failure_told(status), _facts(status, _FAILURE))
+        elif self._running not in (None, running) and not is_changing:
+            self._running = None
+            text = f"ended without a result: {_creator(self._begun)}"
+            yield Happening("ended", text, _facts(self._begun, _ATTEMPT))
+        if not created and status.createdtime not in (None, before.createdtime) and not status.creating:
+            yield Happening("replaced", "replaced by another program", {})
         if status.invalidated and (status.invalidated != before.invalidated or created):
-            yield f"invalidated ({status.invalidated})"
+            yield Happening("invalidated", f"invalidated ({status.invalidated})", _facts(status, _INVALIDATION))
         elif status.state != before.state and status.state != "fresh":
-            yield "stale" if status.state == "stale" else "gone"
-        if status.creating_since not in (None, self._running, self._failed):
-            self._running = status.creating_since
-            self._who = _who(status.creating_host, status.creating_pid)
-            yield f"creating: {self._who}"
+            yield Happening(status.state, status.state, {})
+        if running not in (None, self._running) and not is_dead:
+            self._running = running
+            self._begun = status
+            yield Happening("creating", f"creating: {_creator(status)}", _facts(status, _ATTEMPT))
+        if created or not status.creating:
+            self._version = status.version
 
-    def _failures(self, status: Status) -> Iterator[str]:
-        other = status.creating_since not in (None, self._running)
-        if self._running is not None and (other or status.failed_since == self._running):
-            self._failed, self._running = self._running, None
-            yield f"failed: {self._who} made nothing"
-        if status.failed_since not in (None, self._failed):
-            self._failed = status.failed_since
-            yield f"failed: {_who(status.failed_host, status.failed_pid)} made nothing"
-
-
-def _creation(before: Status, status: Status) -> str:
-    if status.cost == (before.cost or 0.0):
-        # To the nanosecond what the creation before has cost: it was none, for that costs something of its own.
-        what = "stamped anew (touch or rollback)"
-    elif status.about is not None and status.about[3] < status.generation:
-        what = "stamped, not swapped"
-    else:
-        what = f"created in {format_seconds(status.cost or 0)}"
-    return f"{what}: generation {status.generation}, by {_who(status.host, status.pid)}"
+    def _creation(self, before: Status, status: Status) -> Happening:
+        if status.cost == (before.cost or 0.0):
+            # The same cost to the nanosecond: no creator ran.
+            event, what = "stamped", "stamped anew (touch or rollback)"
+        elif status.version is not None and status.version == self._version:
+            event, what = "unchanged", "stamped, not swapped"
+        else:
+            event, what = "created", f"created in {format_seconds(status.cost or 0)}"
+        by = process_name(status.host, status.pid) or _UNKNOWN
+        return Happening(event, f"{what}: generation {status.generation}, by {by}", _facts(status, _CREATION))
 
 
-def _described(status: Status) -> str:
-    text = "not there yet" if status.state == "nothing" else str(status.state)
-    if status.creating:
-        text += f", creating: {_who(status.creating_host, status.creating_pid)}"
-    return text
+def _first(status: Status) -> Happening:
+    """Return what is said of the state that there is when watching begins."""
+    failed = f", {failure_told(status)}" if status.failures else ""
+    creating = f", creating: {_creator(status)}" if status.creating else ""
+    everything = _facts(status, (*_CREATION, *_INVALIDATION, *_FAILURE, *_ATTEMPT))
+    return Happening("watching", f"is {status.state}{failed}{creating}", everything)
 
 
-def _who(host: str | None, pid: int | None) -> str:
-    return f"{printable(host)}:{pid}" if host else "somebody"
+def _as_line(path: str, happening: Happening) -> str:
+    return f"{time.strftime('%F %T')} {printable_name(path)} {happening.text}"
 
 
-def _lasting(status: Status) -> tuple[object, ...]:
-    """What changes by deeds, not by the hour."""
+def _as_json(path: str, happening: Happening, status: Status) -> str:
+    """Return an object with what every event has, and then the facts of this one."""
+    general = {"time": time.time(), "path": path, "event": happening.event, **_facts(status, _GENERAL)}
+    return json.dumps(general | happening.facts)
+
+
+def _facts(status: Status, names: Iterable[str]) -> dict[str, object]:
+    return {name: getattr(status, name) for name in names}
+
+
+def _creator(status: Status) -> str:
+    return process_name(status.creating_host, status.creating_pid) or _UNKNOWN
+
+
+def _deeds(status: Status) -> tuple[object, ...]:
+    """Return what a process changes, and time alone does not."""
     return (
         status.state,
         status.createdtime,
@@ -137,12 +183,12 @@ def _lasting(status: Status) -> tuple[object, ...]:
         status.invalidated,
         status.creating_since,
         status.creating,
-        status.failed_since,
+        status.failures_total,
     )
 
 
 def _stale_in(status: Status) -> float:
-    """Seconds until time alone makes it stale."""
+    """Return the seconds until time alone makes the version stale."""
     if status.state != "fresh" or status.remaining is None:
         return math.inf
-    return status.remaining + 0.001  # the other side of the moment
+    return status.remaining + _JUST_AFTER

@@ -1,7 +1,7 @@
 """``dogpile-fs demo``: worker processes that share one datafile over several expiries, shown live as a timeline.
 
-What is shown was recorded by real processes, which use the datafile as a user's do. At the end it is held against
-what is promised: that is the exit status.
+Real processes, which use the datafile as a user's do, record what is shown. At the end it is checked against the
+promises: the exit status says whether they were kept.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from ..._datafile.atomic import atomic_write
+from ..._datafile.names import names_in
+from ..._layout import HIDDEN_DIRECTORY, TEMP_PREFIX
 from ..child.signals import Signals, die_of
 from ..exits import CANTCREAT, NOPERM, USAGE, Exit
 from ..output import printable_name
@@ -29,19 +32,21 @@ from .workers import Crew, Plan
 
 __all__ = ["add_arguments", "main"]
 
-_SHORTEST, _LONGEST, _USUAL = 4.0, 20.0, 12.0
-_FEWEST_WORKERS, _MOST_WORKERS = 2, 32
+#: Seconds and processes, least and most. In less time no expiry is seen; more is no easier to follow.
+_SECONDS = (4.0, 20.0)
+_WORKERS = (2, 32)
 #: Seconds from one frame to the next.
 _FRAME = 0.1
-#: Columns beyond which a timeline is not easier to read.
+#: Columns of a timeline; a wider one is no easier to read.
 _WIDEST = 140
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``demo`` understands to *parser*."""
+    """Add the options of ``demo`` to *parser*."""
     parser.description = """\
-Shows worker processes that share one datafile over several expiries, live: who reads, who creates, who waits. It
-takes a quarter of a minute and leaves nothing behind. The exit status is 0 if all was as promised, else 1."""
+Show worker processes that share one datafile over several expiries, live: which ones read, which creates, which
+wait. One creation fails, one is killed, and one runs in the background. It takes a quarter of a minute and leaves
+nothing behind. Exit status: 0 all promises were kept; else 1."""
     parser.add_argument(
         "--plain", action="store_true", help="a line per event and no control codes, as when stdout is no terminal"
     )
@@ -49,80 +54,61 @@ takes a quarter of a minute and leaves nothing behind. The exit status is 0 if a
     parser.add_argument(
         "--seconds",
         metavar="N",
-        type=_seconds,
-        default=_USUAL,
-        help=f"how long it takes: {_SHORTEST:g} to {_LONGEST:g} (default: {_USUAL:g})",
+        type=_between(float, *_SECONDS, "seconds"),
+        default=15.0,
+        help=f"how long it takes: {_SECONDS[0]:g} to {_SECONDS[1]:g} (default: 15)",
     )
     parser.add_argument(
         "--workers",
         metavar="N",
-        type=_workers,
+        type=_between(int, *_WORKERS, "processes"),
         default=8,
-        help=f"how many processes: {_FEWEST_WORKERS} to {_MOST_WORKERS} (default: 8); of 3 or more, one is killed",
+        help=f"how many processes: {_WORKERS[0]} to {_WORKERS[1]} (default: 8); of 3 or more, one is killed",
     )
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not _SHORTEST <= seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not from {_SHORTEST:g} to {_LONGEST:g} seconds")
-    return seconds
+def _between(kind: type[int] | type[float], least: float, most: float, unit: str) -> Callable[[str], float]:
+    """Return a function that reads a number from *least* to *most*."""
 
+    def read(text: str) -> float:
+        try:
+            if least <= (number := kind(text)) <= most:
+                return number
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{text!r} is not from {least:g} to {most:g} {unit}")
 
-def _workers(text: str) -> int:
-    number = int(text[:9]) if text.isascii() and text.isdigit() else 0
-    if not _FEWEST_WORKERS <= number <= _MOST_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not from {_FEWEST_WORKERS} to {_MOST_WORKERS} processes")
-    return number
+    return read
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run the demo; in the main thread only. A signal that ends it ends the process, when all is tidy.
+    """Run the demo; in the main thread only. A signal that ends it ends the process, after all is tidied up.
 
-    :returns: the exit status: 0 if all was as promised, 1 if not.
-    :raises Exit: if there is no place for the picture.
+    :returns: the exit status: 0 if all promises were kept, 1 if not.
+    :raises Exit: if the picture cannot be written.
     """
     if arguments.svg is not None:
-        _make_sure_that_it_can_be_written(arguments.svg)
+        _check_that_it_can_be_written(arguments.svg)
+    if sys.stdout is None:  # closed: exit status and picture may be wanted all the same
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     plan = Plan(arguments.workers, arguments.seconds)
-    timeline = Timeline(plan.workers, plan.expiretime)
-    stdout = _standard_output()
-    live = is_capable(stdout) and not arguments.plain
-    stage: Stage = _Live(plan, timeline, stdout) if live else _Plain(plan, timeline, stdout)
+    timeline = Timeline(plan.workers, plan.expiretime, backoff=plan.backoff)
+    stage = (_Plain if arguments.plain or not is_capable(sys.stdout) else _Live)(plan, timeline, sys.stdout)
     with Signals() as signals:
-        wrong = _run(plan, timeline, stage, signals)
+        broken = _run(plan, timeline, stage, signals)
     if signals.received:
         return die_of(signals.received[0])
-    stage.conclude(wrong)
+    conclusion = [f"NOT AS PROMISED: {fault}." for fault in broken] or [summary(timeline)]
+    stage.conclude(conclusion, "killed" if broken else "title")
     if arguments.svg is not None:
-        counts = totals(timeline).lines()
         with atomic_write(arguments.svg, "w", encoding="utf-8") as file:
-            file.write(svg(timeline, *_headlines(plan), counts, _conclusion(timeline, wrong)))
+            file.write(svg(timeline, *_headlines(plan), totals(timeline).lines(), conclusion))
         print(f"The picture is in {printable_name(arguments.svg)}")
-    return 1 if wrong else 0
+    return 1 if broken else 0
 
 
-class Stage(Protocol):
-    """Where the demo is shown."""
-
-    def open(self, stack: ExitStack) -> None:
-        """Begin; what is to be done at the end, *stack* does."""
-
-    def tell(self, event: Event) -> None:
-        """*event* has just been added to the timeline."""
-
-    def show(self, now: float) -> None:
-        """The timeline stands as it is *now*."""
-
-    def conclude(self, wrong: list[str]) -> None:
-        """All is over, and this is *wrong*."""
-
-
-def _run(plan: Plan, timeline: Timeline, stage: Stage, signals: Signals) -> list[str]:
-    """Let the workers do what they do and *stage* show it; what was not as promised, unless a signal came."""
+def _run(plan: Plan, timeline: Timeline, stage: _Plain, signals: Signals) -> list[str]:
+    """Let the workers work and *stage* show it; return the broken promises, unless a signal came."""
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="dogpile-fs-demo-"))
         crew = stack.enter_context(Crew(plan, directory))
@@ -130,19 +116,20 @@ def _run(plan: Plan, timeline: Timeline, stage: Stage, signals: Signals) -> list
         while not crew.over:
             for event in crew.events(_FRAME):
                 timeline.add(event)
-                stage.tell(event)
+                stage.report(event)
             stage.show(crew.now)
             if signals.wait(0):
                 return []
             if crew.is_stuck:
-                return [*faults(timeline), f"{crew.busy} did not end"]
+                busy = [
+                    f"worker {n} did not end" for n, process in enumerate(crew.processes, 1) if process.is_alive()
+                ]
+                return [*faults(timeline), *(busy or ["the background process did not end"])]
         killed = {event.worker for event in timeline.events("killed")}
-        return [*faults(timeline), *crew.unexpected_ends(killed), *_left_behind(directory)]
-
-
-def _left_behind(directory: str) -> list[str]:
-    """What stands in *directory* of creations that came to nothing; the next one should have removed it."""
-    return [f"{name} was left behind" for name in sorted(os.listdir(directory)) if name.startswith(".dogpile-")]
+        # A creation that failed leaves a file, which the next creation should have removed.
+        hidden = os.path.join(directory, HIDDEN_DIRECTORY)
+        left = [f"{name} was left behind" for name in sorted(names_in(hidden, TEMP_PREFIX))]
+        return [*faults(timeline), *crew.unexpected_ends(killed), *left]
 
 
 def _headlines(plan: Plan) -> tuple[str, str]:
@@ -152,21 +139,19 @@ def _headlines(plan: Plan) -> tuple[str, str]:
     )
 
 
-def _conclusion(timeline: Timeline, wrong: list[str]) -> list[str]:
-    return [f"NOT AS PROMISED: {fault}." for fault in wrong] or [summary(timeline)]
-
-
 def _glyphs(stream: TextIO) -> Glyphs:
-    """Those that *stream* can tell."""
+    """Return the glyphs that *stream* can encode."""
     try:
-        "".join([*UNICODE.states.values(), UNICODE.border, UNICODE.stale]).encode(stream.encoding or "ascii")
+        "".join([*UNICODE.states.values(), *UNICODE.datafile.values(), UNICODE.border]).encode(
+            stream.encoding or "ascii"
+        )
     except UnicodeEncodeError:
         return ASCII
     return UNICODE
 
 
 class _Plain:
-    """For logs: what happens, a line each; at the end the timeline."""
+    """The demo in a log: a line per event, and the timeline at the end."""
 
     def __init__(self, plan: Plan, timeline: Timeline, stream: TextIO) -> None:
         self.plan = plan
@@ -176,57 +161,49 @@ class _Plain:
         self.colours = MONOCHROME
 
     def open(self, stack: ExitStack) -> None:
-        self._print(*_headlines(self.plan), "")
+        """Show the beginning; *stack* gets what is to be done at the end."""
+        print(*_headlines(self.plan), "", sep="\n", file=self.stream, flush=True)
 
-    def tell(self, event: Event) -> None:
-        told = sentence(event, self.timeline)
-        if told is not None:
-            self._print(f"{event.at:6.2f} s  {told}")
+    def report(self, event: Event) -> None:
+        """Show *event*, which has just been added to the timeline."""
+        line = sentence(event, self.timeline)
+        if line is not None:
+            print(f"{event.at:6.2f} s  {line}", file=self.stream, flush=True)
 
     def show(self, now: float) -> None:
-        self.stream.flush()
+        """Show the timeline as it is *now*."""
 
-    def conclude(self, wrong: list[str]) -> None:
-        self._print("")
-        self._conclude(wrong)
-
-    def _conclude(self, wrong: list[str]) -> None:
-        width = self._width()
+    def conclude(self, conclusion: list[str], style: frame.Style) -> None:
+        """Show the whole timeline, the totals and the *conclusion*."""
+        width = min(shutil.get_terminal_size().columns - 1, _WIDEST)
         end = self.timeline.end or 1.0
         lines = [
+            *self.heading(width),
+            [],
             *frame.picture(self.timeline, self.glyphs, width, end, end),
             [],
             *frame.legend(self.glyphs, width),
             [],
             *frame.table(totals(self.timeline).lines(), width),
             [],
+            *(line for sentence in conclusion for line in frame.paragraph(sentence, style, width)),
         ]
-        for said in _conclusion(self.timeline, wrong):
-            lines += frame.paragraph(said, "killed" if wrong else "title", width)
-        self._print(*(paint(line, self.colours, width) for line in lines))
+        print(*(paint(line, self.colours, width) for line in lines), sep="\n", file=self.stream, flush=True)
 
-    def _width(self) -> int:
-        return min(shutil.get_terminal_size().columns - 1, _WIDEST)
-
-    def _print(self, *lines: str) -> None:
-        for line in lines:
-            print(line, file=self.stream)
-        self.stream.flush()
+    def heading(self, width: int) -> list[frame.Line]:
+        """Return the lines above the whole timeline."""
+        return []
 
 
 class _Live(_Plain):
-    """For people: a picture that grows; at the end it stays, with the totals."""
-
-    def __init__(self, plan: Plan, timeline: Timeline, stream: TextIO) -> None:
-        super().__init__(plan, timeline, stream)
-        self.colours = frame.palette(os.environ)
-        self.display = Display(stream)
+    """The demo in a terminal: a picture that grows; the whole of it stays, with the totals."""
 
     def open(self, stack: ExitStack) -> None:
-        stack.enter_context(self.display)
+        self.colours = frame.palette(os.environ)
+        self.display = stack.enter_context(Display(self.stream))
         self.show(0.0)
 
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         pass
 
     def show(self, now: float) -> None:
@@ -241,34 +218,23 @@ class _Live(_Plain):
             max(self.plan.seconds, now),
             now,
             _headlines(self.plan),
-            f"{now:5.1f} s   {counts.reads} reads: {counts.fresh} fresh, {counts.stale} stale, "
-            f"{counts.waited} waited   {counts.creations} creations   {counts.torn} torn",
+            f"{now:5.1f} s   reads {counts.reads}   {counts.torn} torn",
         )
         self.display.show(paint(line, self.colours, width) for line in shown)
 
-    def conclude(self, wrong: list[str]) -> None:
+    def heading(self, width: int) -> list[frame.Line]:
         title, subtitle = _headlines(self.plan)
-        width = self._width()
-        for line in [*frame.paragraph(title, "title", width), *frame.paragraph(subtitle, "quiet", width), []]:
-            self._print(paint(line, self.colours))
-        self._conclude(wrong)
+        return [*frame.paragraph(title, "title", width), *frame.paragraph(subtitle, "quiet", width)]
 
 
-def _standard_output() -> TextIO:
-    """Where it is shown; nowhere, if that is closed: its exit status and picture may be wanted all the same."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    return sys.stdout
+def _check_that_it_can_be_written(path: str) -> None:
+    """Refuse a *path* that the picture cannot be written to, before the demo and not after it.
 
-
-def _make_sure_that_it_can_be_written(path: str) -> None:
-    """Rather now than when the demo is over.
-
-    :raises Exit, OSError: if not.
+    :raises Exit, OSError: if it cannot.
     """
+    directory = os.path.dirname(path) or "."
     if os.path.basename(path) in ("", os.curdir, os.pardir) and not os.path.isdir(path):
         raise Exit(USAGE, f"--svg {path!r} names no file")
-    directory = os.path.dirname(path) or "."
     try:
         os.stat(directory)
     except FileNotFoundError as error:

@@ -1,6 +1,6 @@
 """The demo's timeline as lines of text: what a terminal shows, and what a log keeps.
 
-Pure: a line is a list of pieces, each a text and what it stands for; painting makes one string of it.
+Pure: a line is a list of pieces, each a text and its style; :func:`paint` makes one string of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, Literal
 
-from .timeline import LEGEND, Stand, State, Timeline, ticks
+from .timeline import BACKGROUND, LEGEND, Span, State, Timeline, label_of, ticks
 
 __all__ = [
     "ASCII",
@@ -29,22 +29,20 @@ __all__ = [
     "table",
 ]
 
-Style = State | Literal["plain", "title", "quiet", "nothing"]
+Style = State | Literal["plain", "title", "quiet"]
 Piece = tuple[str, Style]
 Line = list[Piece]
 
-_LABEL = len("datafile  ")
+_LABEL = len("background  ")
 _NARROWEST = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """One character per state, and what fills the datafile's own row."""
+    """One character for each state of a worker and of the datafile; *border* is where a version begins."""
 
     states: dict[State, str]
-    fresh: str
-    stale: str
-    nothing: str
+    datafile: dict[State, str]
     border: str
 
 
@@ -55,37 +53,44 @@ UNICODE: Final = Glyphs(
         "pause": "─",
         "wait": "░",
         "create": "█",
+        "raise": "!",
         "swap": "⇄",
         "killed": "✗",
     },
-    fresh="─",
-    stale="╌",
-    nothing="·",
+    datafile={"fresh": "─", "stale": "╌", "missing": "·"},
     border="▏",
 )
 #: For terminals and logs that take no more.
 ASCII: Final = Glyphs(
-    states={"fresh": "=", "stale": "~", "pause": "-", "wait": ".", "create": "#", "swap": "%", "killed": "X"},
-    fresh="-",
-    stale="~",
-    nothing=".",
+    states={
+        "fresh": "=",
+        "stale": "~",
+        "pause": "-",
+        "wait": ".",
+        "create": "#",
+        "raise": "!",
+        "swap": "%",
+        "killed": "X",
+    },
+    datafile={"fresh": "-", "stale": "~", "missing": "."},
     border="|",
 )
 
-#: What switches a style on (SGR parameters); the empty string: nothing.
+#: The SGR parameters that switch a style on; none for the empty string.
 Palette = dict[Style, str]
 
-# After Okabe and Ito, whose colours are told apart by the colour-blind too: https://jfly.uni-koeln.de/color/
+# Okabe and Ito's colours, which the colour-blind tell apart: https://jfly.uni-koeln.de/color/
 _256: Final[Palette] = {
     "plain": "",
     "title": "1",
     "quiet": "38;5;245",
-    "nothing": "38;5;245",
+    "missing": "38;5;245",
     "fresh": "38;5;36",
     "stale": "38;5;172",
     "pause": "38;5;241",
     "wait": "38;5;245",
     "create": "38;5;33",
+    "raise": "1;38;5;166",
     "swap": "1;38;5;169",
     "killed": "1;38;5;166",
 }
@@ -93,12 +98,13 @@ _16: Final[Palette] = {
     "plain": "",
     "title": "1",
     "quiet": "2",
-    "nothing": "2",
+    "missing": "2",
     "fresh": "32",
     "stale": "33",
     "pause": "2",
     "wait": "2",
     "create": "34",
+    "raise": "1;31",
     "swap": "1;35",
     "killed": "1;31",
 }
@@ -106,34 +112,34 @@ MONOCHROME: Final[Palette] = {}
 
 
 def palette(environment: Mapping[str, str]) -> Palette:
-    """The colours for the terminal that *environment* tells of."""
+    """Return the colours for the terminal that *environment* describes."""
     if environment.get("NO_COLOR"):  # https://no-color.org
         return MONOCHROME
     return _256 if "256color" in environment.get("TERM", "") or environment.get("COLORTERM") else _16
 
 
 def paint(line: Line, colours: Palette, width: int | None = None) -> str:
-    """*line* as one string, cut to *width* columns."""
-    painted = []
+    """Return *line* as one string, cut to *width* columns."""
+    painted = ""
     for text, style in line:
         if width is not None:
             text = text[:width]
             width -= len(text)
-        code = colours.get(style, "")
-        painted.append(f"\x1b[{code}m{text}\x1b[0m" if code and text.strip() else text)
-    return "".join(painted).rstrip(" ")
+        code = colours.get(style)
+        painted += f"\x1b[{code}m{text}\x1b[0m" if code and text.strip() else text
+    return painted.rstrip(" ")
 
 
 def picture(timeline: Timeline, glyphs: Glyphs, width: int, end: float, now: float) -> list[Line]:
-    """The datafile's row, a row per worker and the time axis, from 0 to *end*, filled up to *now*."""
+    """Return the datafile's row, those of the timeline and the time axis, from 0 to *end*, filled up to *now*."""
     columns = max(_NARROWEST, width - _LABEL - 1)
     rows = [_datafile_row(timeline, glyphs, columns, end, now)]
-    rows += [_worker_row(timeline, glyphs, worker, columns, end, now) for worker in range(1, timeline.workers + 1)]
+    rows += [_worker_row(timeline, glyphs, worker, columns, end, now) for worker in timeline.rows]
     return [*rows, _axis(columns, end)]
 
 
 def legend(glyphs: Glyphs, width: int) -> list[Line]:
-    """What the glyphs mean, in as many lines as it takes."""
+    """Return what the glyphs mean, in as many lines as it takes."""
     lines: list[Line] = []
     room = 0
     for state, meaning in LEGEND.items():
@@ -147,19 +153,17 @@ def legend(glyphs: Glyphs, width: int) -> list[Line]:
 
 
 def table(rows: list[tuple[str, str]], width: int) -> list[Line]:
-    """*rows* of a name and what is said of it."""
+    """Return *rows* of a name and a text as lines of at most *width* columns."""
     widest = max(len(name) for name, _ in rows) + 2
     lines: list[Line] = []
-    for name, said in rows:
-        label = name
-        for part in textwrap.wrap(said, max(width - widest, _NARROWEST)):
-            lines.append([(label.ljust(widest), "quiet"), (part, "plain")])
-            label = ""
+    for name, text in rows:
+        for number, part in enumerate(textwrap.wrap(text, max(width - widest, _NARROWEST))):
+            lines.append([(("" if number else name).ljust(widest), "quiet"), (part, "plain")])
     return lines
 
 
 def paragraph(text: str, style: Style, width: int) -> list[Line]:
-    """*text* in lines of at most *width* columns."""
+    """Return *text* in lines of at most *width* columns."""
     return [[(line, style)] for line in textwrap.wrap(text, max(width, _NARROWEST))]
 
 
@@ -173,62 +177,55 @@ def frame(
     title: tuple[str, str],
     totals: str,
 ) -> list[Line]:
-    """All that a terminal of *width* columns and *height* lines shows; what it has no room for is left out."""
-    blank: list[Line] = [[]]
+    """Return all that a terminal of *width* columns and *height* lines shows, without what has no room."""
     head: list[Line] = [[(title[0], "title")], [(title[1], "quiet")]]
     middle = picture(timeline, glyphs, width, end, now)
-    foot: list[Line] = [[(totals, "plain")]]
-    explained = legend(glyphs, width)
+    foot: Line = [(totals, "plain")]
+    explanation = legend(glyphs, width)
     for layout in (
-        [*head, *blank, *middle, *blank, *explained, *blank, *foot],
-        [*head, *middle, *explained, *foot],
-        [*head[:1], *middle, *foot],
+        [*head, [], *middle, [], *explanation, [], foot],
+        [*head, *middle, *explanation, foot],
+        [*head[:1], *middle, foot],
     ):
         if len(layout) <= height:
             return layout
-    return middle[: max(1, height - 1)] + foot if height > 1 else foot
+    return [*middle[: height - 1], foot]
 
 
 def _datafile_row(timeline: Timeline, glyphs: Glyphs, columns: int, end: float, now: float) -> Line:
-    fills: dict[str, str] = {"fresh": glyphs.fresh, "stale": glyphs.stale, "nothing": glyphs.nothing}
     row: Line = [("datafile".ljust(_LABEL), "title")]
-    for stand in timeline.stands(min(now, end)):
-        first, after = round(stand.begin / end * columns), round(stand.end / end * columns)
-        room = after - first
-        border = glyphs.border if stand.state == "fresh" else ""
-        name = next((name for name in _names(stand) if len(border + name) <= room), "")
-        text = (border + name).ljust(room, fills[stand.state])[:room]
-        row.append((text, stand.state))
+    for stretch in timeline.path_states(min(now, end)):
+        room = round(stretch.end / end * columns) - round(stretch.begin / end * columns)
+        border = glyphs.border if stretch.state == "fresh" else ""
+        name = next((name for name in _names(stretch) if len(border + name) <= room), "")
+        row.append(((border + name).ljust(room, glyphs.datafile[stretch.state])[:room], stretch.state))
     return row
 
 
-def _names(stand: Stand) -> tuple[str, ...]:
-    match stand.state:
-        case "nothing":
-            return ("nothing yet ", "nothing ", "none ")
-        case "fresh":
-            return (f"version {stand.version} ", f"v{stand.version} ", f"{stand.version}")
-        case "stale":
-            return ("stale ", "stale")
+def _names(stretch: Span) -> tuple[str, ...]:
+    """Return the names of a stretch of the datafile's row, the longest first."""
+    if stretch.state == "fresh":
+        return f"version {stretch.version} ", f"v{stretch.version} ", f"{stretch.version}"
+    return ("stale ", "stale") if stretch.state == "stale" else ("nothing yet ", "missing ", "none ")
 
 
 def _worker_row(timeline: Timeline, glyphs: Glyphs, worker: int, columns: int, end: float, now: float) -> Line:
-    row: Line = [(f"worker {worker}".ljust(_LABEL), "plain")]
-    cells = timeline.cells(worker, columns, end, now)
-    last = max((number for number, state in enumerate(cells) if state is not None), default=-1)
-    for state, same in groupby(cells[: last + 1]):
+    row: Line = [(label_of(worker).ljust(_LABEL), "plain")]
+    for state, same in groupby(timeline.cells(worker, columns, end, now)):
         count = len(list(same))
         row.append((" " * count, "plain") if state is None else (glyphs.states[state] * count, state))
-    if timeline.death(worker) and last >= 0:
-        note = " killed while it was creating"
-        row.append((note[: columns - last - 1], "killed"))
+    if worker == BACKGROUND and timeline.starter and len(row) > 1 and row[1][1] == "plain":
+        room = len(row[1][0])  # the cells before its first one have no state
+        row[1] = (f"started by worker {timeline.starter.elected} ".rjust(room)[-room:], "quiet")
+    if timeline.death(worker) and row[-1][1] == "plain":  # the cells after it have no state
+        row[-1] = (" killed while it was creating"[: len(row[-1][0])], "killed")
     return row
 
 
 def _axis(columns: int, end: float) -> Line:
     marks = [" "] * columns
-    for number, second in enumerate(ticks(end, columns // 8)):
-        mark = f"{second:g} s" if number == 0 else f"{second:g}"
+    for second in ticks(end, columns // 8):
+        mark = f"{second:g}" if second else "0 s"
         first = min(round(second / end * columns), columns - len(mark))
         marks[first : first + len(mark)] = mark
     return [(" " * _LABEL + "".join(marks), "quiet")]

@@ -1,15 +1,13 @@
-"""A live display in a terminal, which finds everything as it was when the display is over.
+"""A live display in a terminal, which gives the screen back as it was.
 
-It has the alternate screen for itself, as ``less`` does: whatever the terminal's size becomes meanwhile, nothing
-that stood there before is overwritten, and the next frame is drawn anew. By ECMA-48's and xterm's control
-sequences, which every terminal emulator in use knows.
+It uses the alternate screen, as ``less`` does: nothing that stood on the screen is overwritten, and after a change
+of the terminal's size the next frame is drawn anew. The control sequences are those of ECMA-48 and xterm.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterable
 from types import FrameType
 from typing import TextIO
@@ -22,7 +20,7 @@ _HOME, _CLEAR, _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[H", "\x1b[2J", "\x1b[K
 
 
 def is_capable(stream: TextIO) -> bool:
-    """Whether *stream* is a terminal that a display can be shown in."""
+    """Return whether *stream* is a terminal that takes control sequences."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
@@ -32,7 +30,7 @@ class Display:
     Ctrl-Z gives the terminal back as well, and takes it again when the process goes on.
     """
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self._size = (0, 0)
 

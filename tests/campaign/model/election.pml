@@ -1,7 +1,9 @@
-/* Election, waiting, looking again, stamping: passage.py, mutex.py, and what record.py makes of a creation.
+/* Election, waiting, looking again, stamping: election.py, mutex.py, and Record.created().
  *
- * Promise 1: the assertions in begin() and stamp(). Promise 2: the one before the wait. Promise 5: LTL gets_through,
- * with processes killed anywhere. An invalidation is not lost on a creation that runs: the assertion at a fresh pass.
+ * Promise 1: the assertions in begin() and stamp(). Promise 2: the assertion before the wait. Promise 5: the LTL
+ * formula gets_through, with processes killed anywhere. A running creation does not undo an invalidation: the assertion
+ * at a fresh pass. With FAILURES creations that raise or die are on record, and a backoff follows: the assertions in
+ * begin() and count_death().
  */
 
 #include "kernel.pml"
@@ -11,35 +13,44 @@
 #endif
 #define MAY(roles)      ((roles >> me) & 1)
 
-/* With PROMPT a momentary look (a shared lock, taken and given back at once) is one step, and so are winning the mutex
- * and taking one's turn. Liveness needs that; see "What is not shown" in README.rst. */
+/* With PROMPT a momentary look (a shared lock, taken and released at once) is one step, and so are winning the mutex
+ * and locking the hold byte. Liveness needs that: see "What is not shown" in README.rst. */
 
-#define NOTHING 0
+#define MISSING 0
 #define STALE   1
 #define FRESH   2
 #define SOFT    1
 #define HARD    2
 
-bool created, expired;                  /* the sidecar: is there a createdtime; is it older than expiretime */
+bool created, expired;                  /* the sidecar: it has a createdtime; that is older than expiretime */
 byte invalidated;                       /* 0, SOFT, HARD */
-#define STATE   (!created || invalidated == HARD -> NOTHING : (invalidated || expired -> STALE : FRESH))
+#define STATE   (!created || invalidated == HARD -> MISSING : (invalidated || expired -> STALE : FRESH))
 
 byte mutex[3];                          /* a flock */
-bool turn[3];                           /* an exclusive lock on a byte that no other hold has had */
-byte waits_for[3] = NONE;               /* until whose hold ends; NONE: it has ended, that byte is free for ever */
-byte since[3];                          /* how it was invalidated since i, who holds the mutex, looked again */
+bool hold_byte[3];                      /* an exclusive lock on a byte that no other hold has had */
+byte waits_for[3] = NONE;               /* the process whose hold must end; NONE: it has ended, its byte stays free */
+byte since[3];                          /* the invalidation since i, the holder of the mutex, looked again */
 bool creating[3], wants[3];
 
 bool counts[3];                         /* i holds the mutex, and the lock file was not deleted since it won */
-bool alone[3];                          /* i has held it alone so far; not so, if the lock file was deleted */
-bool outdated;                          /* what is there was invalidated, and not created anew since */
+bool alone[3];                          /* i alone has held it so far; false if the lock file was deleted */
+#ifdef FAILURES
+bool attempt, backing_off, last_died;   /* the sidecar, too */
+bool unnoticed;                         /* a creator has died, and that is not counted */
+#define BACKS_OFF       backing_off
+#else
+#define BACKS_OFF       false
+#endif
+#define IS_LOCKED       (!CAN(mutex, me, SH))
+
+bool outdated;                          /* the current version was invalidated, and not created anew since */
 
 #define REFUSES(j)      (j != me && counts[j])
-#define ITS_TURN(j)     (j != me && turn[j] && file[j] == file[me])
+#define HAS_BYTE(j)     (j != me && hold_byte[j] && file[j] == file[me])
 
-inline end_turn(i)
+inline unlock_byte(i)
 {
-    turn[i] = false;
+    hold_byte[i] = false;
     if :: waits_for[0] == i -> waits_for[0] = NONE :: else fi;
     if :: waits_for[1] == i -> waits_for[1] = NONE :: else fi;
     if :: waits_for[2] == i -> waits_for[2] = NONE :: else fi
@@ -57,8 +68,33 @@ inline win()
     fi
 }
 
+#ifdef FAILURES
+inline count_death()                    /* Creation.count_death */
+{
+    if
+#ifndef FORGETS_DEATHS
+    :: attempt ->
+        assert(unnoticed);                                      /* no failure counts as a death as well */
+        unnoticed = false; attempt = false;
+        backing_off = last_died; last_died = true               /* the first in a row is followed at once */
+#endif
+    :: else
+    fi
+}
+#define FAILED          attempt = false; backing_off = true; last_died = false
+#define SUCCEEDED       attempt = false; backing_off = false; last_died = false
+#else
+#define FAILED          skip
+#define SUCCEEDED       skip
+#endif
+
 inline begin()
 {
+#ifdef FAILURES
+    assert(forced || !backing_off);                             /* no attempt before its time */
+    assert(!unnoticed);                                         /* no death is forgotten */
+    attempt = true;
+#endif
     assert(!counts[me] || (!REFUSES(0) && !REFUSES(1) && !REFUSES(2)));     /* at most one creator runs */
     creating[me] = true
 }
@@ -76,30 +112,45 @@ inline stamp()
 
 proctype process(byte me)
 {
-    bool first, forced;                         /* there was nothing when it came; it creates in any case */
+    bool first, forced;                         /* the state was missing when it came; it creates in any case */
+    bool held_back;                             /* by its last look it is too early to create */
 alive:
     {
         do
-        :: atomic { wants[me] = true; first = (STATE == NOTHING);       /* Passage.__enter__ */
+        :: atomic { wants[me] = true; first = (STATE == MISSING);       /* Acquisition.__enter__ */
                 assert(STATE != FRESH || !outdated);
+                held_back = BACKS_OFF;
                 if
                 :: STATE == FRESH -> goto through
                 :: STATE == STALE -> goto through       /* lost an election a moment ago */
-                :: STATE != FRESH && MAY(CREATORS) -> goto elect
-                :: STATE == NOTHING && !MAY(CREATORS) -> goto wait
+                :: STATE == STALE && MAY(CREATORS) && !held_back -> goto elect
+                :: STATE == MISSING && MAY(CREATORS) -> goto first_creation
+                :: STATE == MISSING && !MAY(CREATORS) -> goto wait
                 fi
             };
 
-        elect:                                          /* FileMutex._try_file */
+        first_creation:                                 /* Acquisition._wait_for_first_creation */
+            if
+            :: atomic { held_back -> open_lock_file() };
+                atomic {
+                    if
+                    :: IS_LOCKED -> close_description()         /* another creates, by force: wait for it */
+                    :: else -> close_description(); goto through        /* CreationFailed */
+                    fi
+                }
+            :: !held_back
+            fi;
+        elect:                                          /* FileMutex._take */
             open_lock_file();
             do
 #ifdef PROMPT
-            :: atomic { CAN(mutex, me, EX) && IS_AT_ITS_PATH -> mutex[me] = EX; win(); turn[me] = true }; goto elected
+            :: atomic { CAN(mutex, me, EX) && IS_AT_ITS_PATH -> mutex[me] = EX; win(); hold_byte[me] = true };
+                goto elected
             :: !IS_AT_ITS_PATH -> goto elect
 #else
             :: TAKE(mutex, EX); break
 #endif
-            :: else ->                                  /* _lock_now: is it somebody who only looks? */
+            :: else ->                                  /* _lock_now: does the other only look? */
 #ifdef PROMPT
                 goto lost
 #else
@@ -125,7 +176,7 @@ alive:
 #endif
                 fi
             };
-            turn[me] = true;
+            hold_byte[me] = true;
             goto elected;
         lost:
             close_description();
@@ -136,21 +187,21 @@ alive:
             :: else
             fi;
 
-        wait:                                           /* Passage._wait_for_first_creation */
+        wait:                                           /* Acquisition._wait_for_first_creation */
             assert(first);                    /* after the first creation no caller waits for another's */
 #ifdef WAITERS_TAKE_MUTEX
             open_lock_file(); TAKE(mutex, EX); goto won;
 #endif
-            if                                          /* FileMutex.wait_released */
+            if                                          /* FileMutex._wait_released */
             :: at_path == NONE -> goto look_again
             :: atomic { at_path != NONE -> file[me] = at_path }
             fi;
             do
-            :: atomic { ITS_TURN(0) -> waits_for[me] = 0 }; break
-            :: atomic { ITS_TURN(1) -> waits_for[me] = 1 }; break
-            :: atomic { ITS_TURN(2) -> waits_for[me] = 2 }; break
+            :: atomic { HAS_BYTE(0) -> waits_for[me] = 0 }; break
+            :: atomic { HAS_BYTE(1) -> waits_for[me] = 1 }; break
+            :: atomic { HAS_BYTE(2) -> waits_for[me] = 2 }; break
 #ifdef PROMPT
-            :: !ITS_TURN(0) && !ITS_TURN(1) && !ITS_TURN(2) && CAN(mutex, me, SH) -> break
+            :: !HAS_BYTE(0) && !HAS_BYTE(1) && !HAS_BYTE(2) && CAN(mutex, me, SH) -> break
 #else
             :: else ->
                 if
@@ -158,26 +209,27 @@ alive:
                 :: else ->
                     if
                     :: skip                             /* a pause of 0.5 ms */
-                    :: TAKE(mutex, SH); break           /* for the tenth time: a foreigner, who takes no turn */
+                    :: TAKE(mutex, SH); break           /* for the tenth time: another program, without a hold byte */
                     fi
                 fi
 #endif
             od;
-#ifdef ONE_TURN
-            !ITS_TURN(0) && !ITS_TURN(1) && !ITS_TURN(2);
+#ifdef ONE_BYTE
+            !HAS_BYTE(0) && !HAS_BYTE(1) && !HAS_BYTE(2);
             waits_for[me] = NONE;
 #else
             waits_for[me] == NONE;
 #endif
             close_description();
         look_again:
+            held_back = BACKS_OFF;
             if
-            :: STATE == NOTHING && MAY(CREATORS) -> goto elect
-            :: STATE == NOTHING && !MAY(CREATORS) -> goto wait
-            :: STATE != NOTHING -> goto through
+            :: STATE == MISSING && MAY(CREATORS) -> goto first_creation
+            :: STATE == MISSING && !MAY(CREATORS) -> goto wait
+            :: STATE != MISSING -> goto through
             fi;
 
-        elected:                                        /* Passage._create_if_still */
+        elected:                                        /* Acquisition._create_if_still */
             atomic {
                 since[me] = 0;
                 if
@@ -190,13 +242,28 @@ alive:
                 :: else
                 fi
             };
-            atomic { begin() };
+            atomic {
+#ifdef FAILURES
+                count_death();
+                if
+#ifndef NO_SECOND_CHECK
+                :: backing_off && !forced -> goto release
+#endif
+                :: else
+                fi;
+#endif
+                begin()
+            };
             if
             :: skip
-            :: !quiet -> creating[me] = false; goto release     /* the creator raises */
+            :: atomic { !quiet -> creating[me] = false;
+#ifndef RAISING_LEAVES_ATTEMPT
+                    FAILED
+#endif
+                }; goto release                                 /* the creator raises */
             fi;
             atomic {
-                stamp();
+                stamp(); SUCCEEDED;
                 if
                 :: since[me]
                 :: else -> outdated = false
@@ -204,19 +271,19 @@ alive:
             };
         release:                                        /* FileMutex.release */
             forced = false;
-#ifdef TURN_FIRST
-            atomic { end_turn(me) };
+#ifdef BYTE_FIRST
+            atomic { unlock_byte(me) };
             atomic { mutex[me] = UN; since[me] = 0; counts[me] = false; alone[me] = false };
 #else
             atomic { mutex[me] = UN; since[me] = 0; counts[me] = false; alone[me] = false };
-            atomic { end_turn(me) };
+            atomic { unlock_byte(me) };
 #endif
             close_description();
         through:
-            atomic { wants[me] = false; first = false }
+            atomic { wants[me] = false; first = false; held_back = false }
 
 #ifdef FORCE
-        :: !quiet -> forced = true;                     /* refresh(force=True): Passage.create_in_any_case */
+        :: !quiet -> forced = true;                     /* refresh(force=True): Acquisition.forced */
         force:
             open_lock_file();
             TAKE(mutex, EX);
@@ -226,12 +293,12 @@ alive:
                 :: else -> close_description(); goto force
                 fi
             };
-            turn[me] = true;
+            hold_byte[me] = true;
             goto elected
 #endif
         od
     } unless {
-        atomic { killed == me -> killed = NONE; first = false; forced = false; since[me] = 0;
+        atomic { killed == me -> killed = NONE; first = false; forced = false; held_back = false; since[me] = 0;
 #ifndef LOCKS_SURVIVE
             mutex[me] = UN; alone[me] = false; file[me] = NONE
 #endif
@@ -241,15 +308,18 @@ alive:
     :: goto alive
     :: skip
     fi;
-end_of_it:                                              /* nobody starts it again */
+end_of_it:                                              /* the process is not started again */
     atomic { killed == me -> killed = NONE }; goto end_of_it
 }
 
-/* First half of a death: the kernel gives back byte locks before flocks (fs/locks.c, locks_remove_file). */
+/* First half of a death: the kernel releases byte locks before flocks (fs/locks.c, locks_remove_file). */
 inline kill(i)
 {
+#ifdef FAILURES
+    unnoticed = unnoticed || creating[i];
+#endif
     killed = i; wants[i] = false; creating[i] = false; counts[i] = false; since[i] = 0; waits_for[i] = NONE;
-    end_turn(i)
+    unlock_byte(i)
 }
 
 #define RAISED(i) since[i] = (mutex[i] == EX && how > since[i] -> how : since[i])
@@ -274,7 +344,10 @@ end:
     :: atomic { !quiet && at_path != NONE -> at_path = NONE;    /* it deletes the lock file */
             counts[0] = false; counts[1] = false; counts[2] = false }
 #endif
-    :: atomic { created && !expired -> expired = true } /* time passes, also when it is quiet */
+    :: atomic { created && !expired -> expired = true } /* time passes, also in quiet */
+#ifdef FAILURES
+    :: atomic { backing_off -> backing_off = false }
+#endif
     :: atomic { !quiet && killed == NONE -> quiet = true }
     od
 }

@@ -1,8 +1,8 @@
-/* What the kernel does for a lock file: open file descriptions, flock, byte locks, and what a death leaves behind.
+/* What the kernel does for a lock file: open file descriptions, flock, byte locks, and the death of a process.
  *
- * Each process has at most one description of the lock file open. LOCK[i] is what it has locked through it. A lock
- * belongs to a description, and descriptions meet only if they are of the same file: one that was deleted goes on
- * existing for those who have it open, and excludes nobody who opens the path anew.
+ * Each process has at most one description of the lock file open. LOCK[i] is what process i has locked through it. A
+ * lock belongs to a description, and two descriptions conflict only if they are of the same file. A deleted file goes
+ * on existing for the processes that have it open, and excludes no process that opens the path anew.
  */
 
 #ifndef N
@@ -10,7 +10,7 @@
 #endif
 
 #define NONE   7
-#define FILES  4                        /* one at the path, one held open by each process after it was deleted */
+/* Files are 0 to 3: one at the path, one held open by each process after it was deleted. */
 
 #define UN 0
 #define SH 1
@@ -18,8 +18,8 @@
 
 byte at_path = NONE;                    /* which file is at the lock file's path */
 byte file[3] = NONE;                    /* of which file process i has a description open */
-byte killed = NONE;                     /* who is dying */
-bool quiet;                             /* from now on nobody is killed, and no foreign hand is in play */
+byte killed = NONE;                     /* the process that is dying */
+bool quiet;                             /* from now on no process is killed, and no other program interferes */
 
 #define HAS_OPEN(j, f)          (file[j] == f)
 #define IN_USE(f)               (at_path == f || HAS_OPEN(0, f) || HAS_OPEN(1, f) || HAS_OPEN(2, f))
@@ -31,11 +31,11 @@ bool quiet;                             /* from now on nobody is killed, and no 
 #define SHARES(j, LOCK, i)      (j != i && file[j] == file[i] && LOCK[j] == SH)
 #define IS_SHARED(LOCK)         (SHARES(0, LOCK, me) || SHARES(1, LOCK, me) || SHARES(2, LOCK, me))
 
-/* A blocking lock. Nothing is said about who of several that wait is the next. */
+/* A blocking lock. Which of several waiting processes is the next is left open. */
 #define TAKE(LOCK, kind)        atomic { CAN(LOCK, me, kind) -> LOCK[me] = kind }
 #define UNLOCK(LOCK)            LOCK[me] = UN
 
-/* lockfile.open_regular(create=True): the file at the path, made if it is missing. */
+/* openfile.OpenFile.open_lock_file(): the file at the path, made if it is missing. */
 inline open_lock_file()
 {
     atomic {
@@ -53,5 +53,5 @@ inline open_lock_file()
     }
 }
 
-/* lockfile.Description.is_at_its_path() */
+/* openfile.OpenFile.is_at_its_path() */
 #define IS_AT_ITS_PATH          (file[me] == at_path)

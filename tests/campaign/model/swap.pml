@@ -1,7 +1,9 @@
-/* Build beside, swap, stamp, and readers who open again by name: versioned.py, datafile.py, standing.py, observed.py.
+/* Build beside, swap, stamp, and readers that open the file again by name: resource.py, datafile.py, fingerprint.py,
+ * reconciled.py.
  *
- * Promise 6: the assertion at a fresh pass. Promise 3 at the swap: the assertion in rename(). That nobody waits for ever
- * (a creator for readers, one of whom waits for him) is that no run ends but where it may. The mutex and the room are whole here, as election.pml and room.pml show them to be.
+ * Promise 6: the assertion at a fresh pass. Promise 3 at the swap: the assertion in rename(). No deadlock between a
+ * creator that waits for readers and a reader that waits for the creator: there is no invalid end state. The mutex and
+ * the read/write lock are one step each; election.pml and readwrite.pml check their insides.
  */
 
 #ifndef N
@@ -9,45 +11,44 @@
 #endif
 
 #define NONE    7
-#define NOTHING 0
+#define MISSING 0
 #define STALE   1
 #define FRESH   2
 #define SOFT    1
 #define HARD    2
-#define NEVER   0                       /* of a time: there is none; older than expiretime; not so */
+#define NEVER   0                       /* of a time: none; older than expiretime; younger */
 #define PAST    1
 #define RECENT  2
 
 byte killed = NONE;
 bool quiet;
-byte mutex = NONE, door = NONE;         /* who creates; who waits to be the writer, or is */
-bool reads[3];                          /* i is inside */
+byte mutex = NONE, writer = NONE;       /* the process that creates; that waits to be the writer, or is */
+bool reads[3];                          /* i is inside as a reader */
 
-/* What stands at the path: is there a file, how old it says that it is (mtime), and whether it is in truth the last
- * creation's and was not invalidated since. */
+/* The file at the path: its mtime, and whether it is in truth the last creation's and was not invalidated since. */
 byte mtime = NEVER;
 bool current;
 #define THERE   (mtime != NEVER)
 
-/* The sidecar. stands: its stamp is for what stands at the path. */
+/* The sidecar. matches: its stamp describes the file at the path. */
 byte createdtime = NEVER, invalidated;
-bool stands;
+bool matches;
 
-bool f_stands[3];                       /* what i, creating, has found at the path for the stamp, still stands there */
-byte f_now[3];                          /* the time then */
-byte since[3];                          /* how it was invalidated since i looked under the mutex */
-bool mine[3];                           /* i has swapped, and what it swapped in stands at the path */
+bool found_matches[3];                  /* the file whose fingerprint i took for the stamp is still at the path */
+byte found_at[3];                       /* the time at which i took it */
+byte since[3];                          /* the invalidation since i looked under the mutex */
+bool mine[3];                           /* i has swapped, and its file is still at the path */
 
-/* standing.corrected(), then Record.state(): what is not what was stamped counts by its own mtime. */
+/* fingerprint.reconcile(), then Record.state(): a file that the stamp does not describe counts by its mtime. */
 #define STATE \
-    (!THERE || invalidated == HARD -> NOTHING : \
+    (!THERE || invalidated == HARD -> MISSING : \
     (invalidated == SOFT -> STALE : \
-    ((stands -> createdtime : mtime) == RECENT -> FRESH : STALE)))
+    ((matches -> createdtime : mtime) == RECENT -> FRESH : STALE)))
 
 inline replaced()
 {
-    stands = false;
-    f_stands[0] = false; f_stands[1] = false; f_stands[2] = false;
+    matches = false;
+    found_matches[0] = false; found_matches[1] = false; found_matches[2] = false;
     mine[0] = false; mine[1] = false; mine[2] = false
 }
 
@@ -62,14 +63,14 @@ inline rename()                                         /* Datafile._put_in_plac
     fi
 }
 
-inline standing()                                       /* passage.Passage._create, before the stamp */
+inline fingerprint()                                    /* Creation._stamp, before the stamp */
 {
-    f_stands[me] = THERE; f_now[me] = RECENT
+    found_matches[me] = THERE; found_at[me] = RECENT
 }
 
 inline stamp()                                          /* record.Record.created */
 {
-    createdtime = f_now[me]; stands = f_stands[me];
+    createdtime = found_at[me]; matches = found_matches[me];
     invalidated = since[me];
     if
     :: since[me]
@@ -78,10 +79,10 @@ inline stamp()                                          /* record.Record.created
 #ifdef STAMP_FORGETS
     invalidated = 0;
 #endif
-    mine[me] = false; f_stands[me] = false; f_now[me] = NEVER
+    mine[me] = false; found_matches[me] = false; found_at[me] = NEVER
 }
 
-inline forget() { f_stands[me] = false; f_now[me] = NEVER; since[me] = 0; mine[me] = false }
+inline forget() { found_matches[me] = false; found_at[me] = NEVER; since[me] = 0; mine[me] = false }
 
 proctype process(byte me)
 {
@@ -91,15 +92,15 @@ alive:
         do
         :: skip;
         acquire:
-            atomic {                                    /* Passage.__enter__: a look, and what comes of it */
-                first = (STATE == NOTHING);
-                assert(STATE != FRESH || current);      /* never is anything else called fresh */
+            atomic {                                    /* Acquisition.__enter__ */
+                first = (STATE == MISSING);
+                assert(STATE != FRESH || current);      /* no other version is called fresh */
                 if
                 :: STATE == FRESH -> goto through
                 :: STATE == STALE -> goto through       /* another creates, or it is inside already */
                 :: STATE != FRESH && mutex == NONE && !nested -> mutex = me
-                :: STATE == NOTHING && mutex != NONE && !nested -> goto wait
-                :: STATE == NOTHING && nested ->
+                :: STATE == MISSING && mutex != NONE && !nested -> goto wait
+                :: STATE == MISSING && nested ->
 #ifdef NESTED_WAITS
                     goto wait
 #else
@@ -107,7 +108,7 @@ alive:
 #endif
                 fi
             };
-            atomic {                                    /* Passage._create_if_still */
+            atomic {                                    /* Acquisition._create_if_still */
                 since[me] = 0;
                 if
                 :: STATE == FRESH || (STATE == STALE && first) -> goto release
@@ -120,17 +121,17 @@ alive:
             :: !quiet -> goto release                   /* the creator raises, or validate refuses */
             fi;
 #ifdef STAMP_FIRST
-            atomic { standing() };
+            atomic { fingerprint() };
             atomic { stamp() };
 #endif
 #ifndef NO_WRITE_LOCK
-            door = me;                                  /* SyncReaderDogpile.acquire_write_lock */
+            writer = me;                                  /* SyncReaderDogpile.acquire_write_lock */
             !reads[0] && !reads[1] && !reads[2];
 #endif
             atomic { rename() };
-            door = NONE;
+            writer = NONE;
 #ifndef STAMP_FIRST
-            atomic { standing() };
+            atomic { fingerprint() };
             atomic { stamp() };
 #endif
         release:
@@ -155,8 +156,8 @@ alive:
             :: reads[me] -> goto inside
             :: else -> goto outside
             fi;
-        enter:                                          /* ReadingPassage.__enter__: no writer waits or is inside */
-            atomic { door == NONE -> reads[me] = true };
+        enter:                                          /* ReaderAcquisition.__enter__: no writer waits or is inside */
+            atomic { writer == NONE -> reads[me] = true };
         inside:
             if
             :: reads[me] = false
@@ -178,11 +179,11 @@ end_of_it:
     atomic { killed == me -> killed = NONE }; goto end_of_it
 }
 
-inline kill(i)                                          /* what it was building is removed by the next creator */
+inline kill(i)                                          /* the next creator removes its unfinished file */
 {
     killed = i; reads[i] = false;
     if :: mutex == i -> mutex = NONE :: else fi;
-    if :: door == i -> door = NONE :: else fi
+    if :: writer == i -> writer = NONE :: else fi
 }
 
 #define RAISED(i) since[i] = (mutex == i && how > since[i] -> how : since[i])
@@ -197,11 +198,11 @@ inline age(time) { time = (time == RECENT -> PAST : time) }
 
 inline expire()
 {
-    age(createdtime); age(mtime); age(f_now[0]); age(f_now[1]); age(f_now[2]);
+    age(createdtime); age(mtime); age(found_at[0]); age(found_at[1]); age(found_at[2]);
     current = false
 }
 
-#ifdef FOREIGNER_ANY_TIME
+#ifdef OTHER_PROGRAM_ANY_TIME
 #define NOT_NOW false
 #else
 #define NOT_NOW (mine[0] || mine[1] || mine[2])         /* between the swap and its stamp */

@@ -36,9 +36,10 @@ from dogpile_fs.cli.demo.frame import (
 from dogpile_fs.cli.demo.story import sentence
 from dogpile_fs.cli.demo.svg import svg
 from dogpile_fs.cli.demo.terminal import Display
-from dogpile_fs.cli.demo.timeline import Event, Outcome, Stand, Timeline, What, ticks
+from dogpile_fs.cli.demo.timeline import BACKGROUND, Event, Outcome, Span, Timeline, What, ticks
 from dogpile_fs.cli.demo.verdict import faults, summary, totals
 from tests.support.cli_processes import Cli, bytecode, cli, logger_as_before
+from tests.support.places import files_in
 from tests.support.processes import PATIENCE, ended_well, in_child, wait_for
 
 __all__ = ["bytecode", "cli", "logger_as_before"]  # fixtures
@@ -46,8 +47,8 @@ __all__ = ["bytecode", "cli", "logger_as_before"]  # fixtures
 unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
-# A small story: worker 1 creates, worker 2 waits; both read; worker 2 dies when it creates again, worker 1 takes
-# over, while worker 3 reads on.
+# A small story: worker 1 creates, the others wait; all read; worker 2 is killed while it creates version 2;
+# worker 1 takes over; worker 3 reads on.
 
 STORY = (
     Event(0.0, 1, "asks"),
@@ -55,9 +56,9 @@ STORY = (
     Event(0.0, 3, "asks"),
     Event(0.0, 1, "creates", version=1),
     Event(1.0, 1, "swaps", version=1),
-    Event(1.2, 1, "reads", version=1, outcome="created"),
-    Event(1.2, 2, "reads", version=1, outcome="waited"),
-    Event(1.2, 3, "reads", version=1, outcome="waited"),
+    Event(1.2, 1, "reads", version=1, outcome="created", waited=1.2),
+    Event(1.2, 2, "reads", version=1, outcome="waited", waited=1.2),
+    Event(1.2, 3, "reads", version=1, outcome="waited", waited=1.2),
     Event(2.0, 1, "leaves"),
     Event(2.0, 2, "leaves"),
     Event(2.0, 3, "leaves"),
@@ -71,24 +72,68 @@ STORY = (
     Event(5.0, 3, "leaves"),
     Event(5.2, 1, "swaps", version=2),
     Event(5.5, 3, "asks"),
-    Event(6.0, 1, "reads", version=2, outcome="created"),
-    Event(6.0, 3, "reads", version=2, outcome="fresh"),
+    Event(6.0, 1, "reads", version=2, outcome="created", waited=1.8),
+    Event(6.0, 3, "reads", version=2, outcome="fresh", waited=0.5),
     Event(7.0, 1, "leaves"),
     Event(7.0, 3, "leaves"),
     Event(8.0, 1, "ends"),
     Event(8.0, 3, "ends"),
 )
 
+# Another one: worker 1 fails to create version 2, and worker 2 creates it after the backoff; version 3 is created
+# in the background for worker 1, which reads on.
 
-def told(*events: Event, without: tuple[Event, ...] = (), workers: int = 3) -> Timeline:
-    """The story without some events and with others in their place."""
+TROUBLE = (
+    Event(0.0, 1, "asks"),
+    Event(0.0, 2, "asks"),
+    Event(0.0, 1, "creates", version=1),
+    Event(1.0, 1, "swaps", version=1),
+    Event(1.2, 1, "reads", version=1, outcome="created", waited=1.2),
+    Event(1.2, 2, "reads", version=1, outcome="waited", waited=1.2),
+    Event(3.0, 1, "leaves"),
+    Event(3.0, 2, "leaves"),
+    Event(3.5, 1, "asks"),
+    Event(3.5, 1, "creates", version=2),
+    Event(3.6, 2, "asks"),
+    Event(3.6, 2, "reads", version=1, outcome="stale"),
+    Event(4.4, 2, "leaves"),
+    Event(4.5, 1, "raises", version=2, why="the source is down"),
+    Event(4.6, 1, "reads", version=1, outcome="stale", waited=1.1),
+    Event(5.2, 1, "leaves"),
+    Event(5.6, 2, "asks"),
+    Event(5.6, 2, "creates", version=2),
+    Event(6.6, 2, "swaps", version=2),
+    Event(6.8, 2, "reads", version=2, outcome="created", waited=1.2),
+    Event(7.2, 2, "leaves"),
+    Event(8.7, 1, "asks"),
+    Event(8.7, 1, "reads", version=2, outcome="stale"),
+    Event(9.0, BACKGROUND, "creates", version=3, elected=1),
+    Event(9.3, 1, "leaves"),
+    Event(10.0, BACKGROUND, "swaps", version=3),
+    Event(10.2, BACKGROUND, "placed", version=3, age=0.2),
+    Event(11.0, 2, "asks"),
+    Event(11.0, 2, "reads", version=3, outcome="fresh"),
+    Event(11.6, 2, "leaves"),
+    Event(12.0, 1, "ends"),
+    Event(12.0, 2, "ends"),
+)
+
+
+def changed(*events: Event, without: tuple[Event, ...] = (), workers: int = 3) -> Timeline:
+    """Return the story without some events and with others added."""
     kept = [event for event in STORY if event not in without] + list(events)
     return Timeline(workers, 2.0, sorted(kept, key=lambda event: event.at))
 
 
+def troubled(*events: Event, without: tuple[Event, ...] = ()) -> Timeline:
+    """Return the other story, changed likewise."""
+    kept = [event for event in TROUBLE if event not in without] + list(events)
+    return Timeline(2, 2.0, sorted(kept, key=lambda event: event.at), backoff=1.0)
+
+
 def event(at: float, worker: int, what: What) -> Event:
-    """That event of the story."""
-    return next(e for e in STORY if (e.at, e.worker, e.what) == (at, worker, what))
+    """Return that event of one of the stories."""
+    return next(e for e in STORY + TROUBLE if (e.at, e.worker, e.what) == (at, worker, what))
 
 
 def text(lines: list[Line]) -> list[str]:
@@ -97,7 +142,7 @@ def text(lines: list[Line]) -> list[str]:
 
 @st.composite
 def timelines(draw: st.DrawFn) -> tuple[Timeline, float]:
-    """Whatever workers may tell, and a time now."""
+    """Draw any events of workers, and a time now."""
     workers = draw(st.integers(1, 4))
     timeline = Timeline(workers, draw(st.floats(0.1, 3)))
     for worker in range(1, workers + 1):
@@ -126,8 +171,8 @@ def timelines(draw: st.DrawFn) -> tuple[Timeline, float]:
 
 @unhurried
 @given(timelines())
-def test_a_workers_spans_leave_no_gap_and_do_not_go_beyond_now(told: tuple[Timeline, float]) -> None:
-    timeline, now = told
+def test_a_workers_spans_leave_no_gap_and_do_not_go_beyond_now(drawing: tuple[Timeline, float]) -> None:
+    timeline, now = drawing
     for worker in range(1, timeline.workers + 1):
         spans = timeline.spans(worker, now)
         assert all(span.begin < span.end <= now for span in spans), spans
@@ -136,10 +181,10 @@ def test_a_workers_spans_leave_no_gap_and_do_not_go_beyond_now(told: tuple[Timel
 
 @unhurried
 @given(timelines(), st.integers(1, 200))
-def test_a_cell_shows_a_state_that_its_worker_was_in_then_and_none_at_other_times(
-    told: tuple[Timeline, float], columns: int
+def test_a_cell_shows_a_state_of_its_worker_at_that_time_or_none(
+    drawing: tuple[Timeline, float], columns: int
 ) -> None:
-    timeline, now = told
+    timeline, now = drawing
     end = 10.0
     for worker in range(1, timeline.workers + 1):
         cells = timeline.cells(worker, columns, end, now)
@@ -157,12 +202,12 @@ def test_a_cell_shows_a_state_that_its_worker_was_in_then_and_none_at_other_time
                 assert state in states[1e-9], (number, states)
 
 
-def test_a_cell_shows_what_filled_most_of_it() -> None:
+def test_a_cell_shows_the_state_that_filled_most_of_it() -> None:
     timeline = Timeline(1, 2, [Event(0, 1, "asks"), Event(0.4, 1, "reads", 1, "fresh"), Event(1.3, 1, "leaves")])
     assert timeline.cells(1, 3, 3, 2) == ["fresh", "pause", None]
 
 
-def test_a_swap_is_shown_however_short_it_was() -> None:
+def test_a_short_swap_is_shown() -> None:
     timeline = Timeline(
         1,
         2,
@@ -176,12 +221,12 @@ def test_a_swap_is_shown_however_short_it_was() -> None:
     assert timeline.cells(1, 4, 4, 4) == ["create", "create", "swap", "fresh"]
 
 
-def test_a_death_is_shown_in_its_moment_and_nothing_after_it() -> None:
+def test_a_killed_worker_is_shown_in_one_cell_and_in_none_after_it() -> None:
     timeline = Timeline(1, 2, [Event(0, 1, "creates", 1), Event(1.9, 1, "killed", 1)])
     assert timeline.cells(1, 4, 4, 4) == ["create", "killed", None, None]
 
 
-def test_what_stood_at_the_path_is_told_from_the_swaps_and_the_age() -> None:
+def test_the_datafiles_states_follow_from_the_swaps_and_the_age() -> None:
     timeline = Timeline(
         2,
         2.0,
@@ -191,17 +236,17 @@ def test_what_stood_at_the_path_is_told_from_the_swaps_and_the_age() -> None:
             Event(4.5, 1, "reads", 2, "fresh"),
         ],
     )
-    assert timeline.stands(5) == [
-        Stand(0, 1, "nothing"),
-        Stand(1, 2.5, "fresh", 1),
-        Stand(2.5, 4, "stale", 1),
-        Stand(4, 5, "fresh", 2),
+    assert timeline.path_states(5) == [
+        Span(0, 1, "missing"),
+        Span(1, 2.5, "fresh", 1),
+        Span(2.5, 4, "stale", 1),
+        Span(4, 5, "fresh", 2),
     ]
 
 
-def test_before_the_first_creation_there_is_nothing() -> None:
-    assert Timeline(1, 2.0).stands(3) == [Stand(0, 3, "nothing")]
-    assert Timeline(1, 2.0).stands(0) == []
+def test_before_the_first_creation_the_datafile_is_missing() -> None:
+    assert Timeline(1, 2.0).path_states(3) == [Span(0, 3, "missing")]
+    assert Timeline(1, 2.0).path_states(0) == []
 
 
 @given(st.floats(0.5, 25), st.integers(4, 30))
@@ -216,32 +261,49 @@ def test_an_axis_has_few_enough_ticks_and_none_beyond_its_end(end: float, most: 
 
 
 def test_the_picture_of_the_story() -> None:
-    assert text(picture(told(), UNICODE, 51, 8.0, 8.0)) == [
-        "datafile  none ·▏v1 ──────stale ╌╌╌╌╌╌╌╌▏v2 ──────",
-        "worker 1  █████⇄━━━━───────────█████⇄⇄⇄⇄━━━━━─────",
-        "worker 2  ░░░░░░━━━━───────███✗ killed while it wa",
-        "worker 3  ░░░░░░━━━━──────────╍╍╍╍╍──░░░━━━━━─────",
-        "          0 s       2         4         6        8",
+    assert text(picture(changed(), UNICODE, 53, 8.0, 8.0)) == [
+        "datafile    none ·▏v1 ──────stale ╌╌╌╌╌╌╌╌▏v2 ──────",
+        "worker 1    █████⇄━━━━───────────█████⇄⇄⇄⇄━━━━━─────",
+        "worker 2    ░░░░░░━━━━───────███✗ killed while it wa",
+        "worker 3    ░░░░░░━━━━──────────╍╍╍╍╍──░░░━━━━━─────",
+        "            0 s       2         4         6        8",
     ]
 
 
-def test_the_picture_while_the_story_is_told_in_ascii() -> None:
+def test_the_picture_of_a_creation_that_fails_and_one_in_the_background() -> None:
+    assert text(picture(troubled(), UNICODE, 73, 12.0, 12.0)) == [
+        "datafile    none ·▏v1 ──────stale ╌╌╌╌╌╌╌╌╌╌╌╌▏v2 ──────stale ╌▏v3 ─────",
+        "worker 1    █████⇄━━━━━━━━━──█████!╍╍╍─────────────────╍╍╍╍─────────────",
+        "worker 2    ░░░░░░━━━━━━━━━───╍╍╍╍─────█████⇄⇄━━───────────────────━━━──",
+        "background                           started by worker 1 █████⇄",
+        "            0 s       2         4         6         8         10      12",
+    ]
+
+
+def test_there_is_no_row_for_the_background_before_a_creation_there() -> None:
+    timeline = Timeline(2, 2.0, (e for e in TROUBLE if e.at < 9))
+    assert timeline.rows == [1, 2]
+    timeline.add(event(9.0, BACKGROUND, "creates"))
+    assert timeline.rows == [1, 2, BACKGROUND]
+
+
+def test_the_picture_of_half_the_story_in_ascii() -> None:
     timeline = Timeline(3, 2.0, (e for e in STORY if e.at <= 4.0))
-    assert text(picture(timeline, ASCII, 51, 8.0, 4.1)) == [
-        "datafile  none .|v1 ------~~~~",
-        "worker 1  #####%====-----------",
-        "worker 2  ......====-------###X killed while it wa",
-        "worker 3  ......====----------~",
-        "          0 s       2         4         6        8",
+    assert text(picture(timeline, ASCII, 53, 8.0, 4.1)) == [
+        "datafile    none .|v1 ------~~~~",
+        "worker 1    #####%====-----------",
+        "worker 2    ......====-------###X killed while it wa",
+        "worker 3    ......====----------~",
+        "            0 s       2         4         6        8",
     ]
 
 
 @unhurried
 @given(timelines(), st.integers(1, 200), st.integers(1, 40))
 def test_a_frame_is_never_wider_or_higher_than_the_terminal(
-    told: tuple[Timeline, float], width: int, height: int
+    drawing: tuple[Timeline, float], width: int, height: int
 ) -> None:
-    timeline, now = told
+    timeline, now = drawing
     shown = frame(timeline, UNICODE, width, height, 12.0, now, ("a title" * 9, "a subtitle" * 9), "totals" * 20)
     assert 1 <= len(shown) <= height
     for line in shown:
@@ -250,7 +312,7 @@ def test_a_frame_is_never_wider_or_higher_than_the_terminal(
 
 def test_a_frame_for_a_low_terminal_keeps_the_workers_rather_than_the_legend() -> None:
     for height, titled, explained in (24, True, True), (10, True, True), (9, True, False), (6, False, False):
-        shown = "\n".join(text(frame(told(), UNICODE, 80, height, 8, 8, ("title", "subtitle"), "totals")))
+        shown = "\n".join(text(frame(changed(), UNICODE, 80, height, 8, 8, ("title", "subtitle"), "totals")))
         assert "worker 3" in shown
         assert "totals" in shown
         assert ("title" in shown) is titled, shown
@@ -258,14 +320,14 @@ def test_a_frame_for_a_low_terminal_keeps_the_workers_rather_than_the_legend() -
 
 
 def test_colours_are_added_to_the_same_text() -> None:
-    lines = picture(told(), UNICODE, 60, 8.0, 8.0)
+    lines = picture(changed(), UNICODE, 60, 8.0, 8.0)
     coloured = [paint(line, palette({"TERM": "xterm-256color"})) for line in lines]
     assert "\x1b[38;5;" in coloured[1]
     assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == text(lines)
     assert palette({"TERM": "xterm"}) not in (palette({"COLORTERM": "truecolor"}), MONOCHROME)
 
 
-def test_no_color_is_honoured_where_it_says_something() -> None:
+def test_no_color_turns_colours_off_unless_it_is_empty() -> None:
     assert palette({"TERM": "xterm-256color", "NO_COLOR": "1"}) == MONOCHROME
     assert palette({"TERM": "xterm-256color", "NO_COLOR": ""}) != MONOCHROME
 
@@ -276,14 +338,18 @@ def test_totals_and_sentences_are_wrapped() -> None:
     assert text(paragraph("one two three four five", "plain", 14)) == ["one two three", "four five"]
 
 
-def test_a_log_tells_the_story_in_sentences() -> None:
-    timeline = Timeline(3, 2.0)
+def told(story: tuple[Event, ...], timeline: Timeline) -> list[str]:
+    """Add *story* to the empty *timeline*; return what a log has of it."""
     sentences = []
-    for happened in STORY:
+    for happened in story:
         timeline.add(happened)
         sentences.append(sentence(happened, timeline))
-    assert [said for said in sentences if said] == [
-        "worker 1 creates version 1; whoever comes meanwhile waits for it, this once",
+    return [said for said in sentences if said]
+
+
+def test_a_log_has_a_sentence_for_each_important_event() -> None:
+    assert told(STORY, Timeline(3, 2.0)) == [
+        "worker 1 creates version 1; the others wait for it, this once",
         "worker 1 has built version 1, waits for readers to leave, and swaps",
         "version 1 is in place: 2 waited for it",
         "version 1 is stale: worker 2 creates version 2, the others read on",
@@ -294,7 +360,22 @@ def test_a_log_tells_the_story_in_sentences() -> None:
     ]
 
 
-def test_a_log_tells_of_what_must_not_be() -> None:
+def test_a_log_tells_of_the_backoff_and_of_the_background() -> None:
+    assert told(TROUBLE, Timeline(2, 2.0, backoff=1.0))[3:] == [
+        "version 1 is stale: worker 1 creates version 2, the others read on",
+        "worker 1 fails to create version 2 (the source is down): it reads version 1 like the others, and none "
+        "tries again for 1 s",
+        "the backoff of 1 s is over: worker 2 creates version 2",
+        "worker 2 has built version 2, waits for readers to leave, and swaps",
+        "version 2 is in place",
+        "version 2 is stale: worker 1 has version 3 created in the background, by a process of its own, and reads "
+        "on as the others do",
+        "the background process has built version 3, waits for readers to leave, and swaps",
+        "version 3 is in place",
+    ]
+
+
+def test_a_log_reports_torn_reads_and_failed_workers() -> None:
     timeline = Timeline(1, 2.0)
     assert "TORN" in str(sentence(Event(1, 1, "leaves", torn=True), timeline))
     assert "no space" in str(sentence(Event(1, 1, "fails", why="no space"), timeline))
@@ -304,8 +385,8 @@ def test_a_log_tells_of_what_must_not_be() -> None:
 
 
 def test_the_totals_of_the_story() -> None:
-    counts = totals(told())
-    assert (counts.reads, counts.fresh, counts.stale, counts.waited, counts.created) == (6, 1, 1, 2, 2)
+    counts = totals(changed())
+    assert counts.reads == "6: 1 fresh, 1 stale, 2 waited, 2 created"
     assert (counts.creations, counts.expiries, counts.killed, counts.torn) == (2, 1, 1, 0)
     assert counts.longest_wait_for_first == pytest.approx(1.2)
     assert counts.longest_wait == pytest.approx(0.5)
@@ -314,76 +395,147 @@ def test_the_totals_of_the_story() -> None:
     assert counts.takeover == pytest.approx(0.2)
 
 
-def test_the_story_is_as_promised() -> None:
-    assert faults(told()) == []
-    assert summary(told()) == (
-        "3 processes, 1 expiry, 2 creations: nobody waited for a creation but for the first, and no read was "
+def test_the_story_breaks_no_promise() -> None:
+    assert faults(changed()) == []
+    assert summary(changed()) == (
+        "3 processes, 1 expiry, 2 creations: no process waited for a creation but for the first, and no read was "
         "torn. Worker 2 was killed in the middle of a creation, and worker 1 took over."
+    )
+
+
+def test_the_totals_of_the_other_story() -> None:
+    counts = totals(troubled())
+    assert counts.reads == "7: 1 fresh, 3 stale, 1 waited, 2 created"
+    assert (counts.creations, counts.failed, counts.background, counts.killed) == (3, 1, 1, 0)
+    assert counts.retry == pytest.approx(1.1)
+    assert counts.longest_wait == 0, "the wait of the worker that ran the creator is its own"
+    assert ("failed", "1 creation; the next attempt began 1.10 s later (backoff: 1 s)") in counts.lines()
+    assert ("background", "1 creation, by a process of its own") in counts.lines()
+
+
+def test_the_other_story_breaks_no_promise() -> None:
+    assert faults(troubled()) == []
+    assert summary(troubled()).endswith(
+        "no read was torn. The creation by worker 1 failed; all read on, and the next attempt came after the "
+        "backoff of 1 s. Version 3 was created by a process of its own in the background, while worker 1, which "
+        "had started it, read on."
     )
 
 
 DEATH = event(4.0, 2, "killed")
 BROKEN = {
     "two creators at once": (
-        told(Event(4.3, 2, "killed", 2), without=(DEATH,)),
+        changed(Event(4.3, 2, "killed", 2), without=(DEATH,)),
         "worker 1 began to create at 4.200 s, while worker 2",
     ),
-    "a creator that never ended": (told(without=(DEATH,)), "worker 1 began to create at 4.200 s, while worker 2"),
+    "a creator that never ended": (
+        changed(without=(DEATH,)),
+        "worker 1 began to create at 4.200 s, while worker 2",
+    ),
     "one version created twice": (
-        told(
+        changed(
             Event(4.0, 2, "swaps", 2),
-            Event(4.1, 2, "reads", 2, "created"),
+            Event(4.1, 2, "reads", 2, "created", waited=0.6),
             without=(DEATH,),
         ),
         "version 2 was created 2 times instead of once",
     ),
     "created while it was fresh": (
-        told(
+        changed(
             Event(2.1, 2, "asks"),
             Event(2.1, 2, "creates", 2),
             Event(2.5, 2, "killed", 2),
             Event(2.6, 1, "asks"),
             Event(2.6, 1, "creates", 2),
             Event(2.7, 1, "swaps", 2),
-            Event(2.8, 1, "reads", 2, "created"),
+            Event(2.8, 1, "reads", 2, "created", waited=0.2),
             Event(2.9, 1, "leaves"),
             without=tuple(e for e in STORY if e.at > 3 and e.worker < 3),
         ),
         "version 2 was begun 1.600 s after version 1 was built",
     ),
     "waited for a later creation": (
-        told(
+        changed(
             Event(4.3, 3, "asks"),
-            Event(5.6, 3, "reads", 2, "fresh"),
+            Event(5.6, 3, "reads", 2, "fresh", waited=1.3),
             without=tuple(e for e in STORY if 4 <= e.at < 6.5 and e.worker == 3),
         ),
         "worker 3 waited 0.900 s for worker 1's creation of version 2",
     ),
-    "found nothing after the first": (
-        told(
+    "no version found after the first": (
+        changed(
             Event(4.0, 3, "reads", 1, "waited"),
             without=(event(4.0, 3, "reads"),),
         ),
-        "worker 3 found nothing at 4.000 s",
+        "worker 3 found no version at 4.000 s",
     ),
     "a torn read": (
-        told(Event(5.0, 3, "leaves", torn=True), without=(event(5.0, 3, "leaves"),)),
+        changed(Event(5.0, 3, "leaves", torn=True), without=(event(5.0, 3, "leaves"),)),
         "worker 3 read a torn datafile",
     ),
     "a worker that failed": (
-        told(Event(8.0, 3, "fails", why="OSError: no space"), without=(event(8.0, 3, "ends"),)),
+        changed(Event(8.0, 3, "fails", why="OSError: no space"), without=(event(8.0, 3, "ends"),)),
         "worker 3 failed at 8.00 s: OSError: no space",
     ),
     "no expiry": (
-        told(without=tuple(e for e in STORY if e.at > 3)),
+        changed(without=tuple(e for e in STORY if e.at > 3)),
         "no expiry was seen",
+    ),
+    "an attempt within the backoff": (
+        troubled(
+            Event(5.3, 2, "asks"),
+            Event(5.3, 2, "creates", 2),
+            without=(event(5.6, 2, "asks"), event(5.6, 2, "creates")),
+        ),
+        "worker 1 failed to create version 2, and the next attempt began 0.800 s later, within the backoff",
+    ),
+    "no attempt after the backoff": (
+        troubled(without=tuple(e for e in TROUBLE if e.at > 5.5 and e.what != "ends")),
+        "worker 1 failed to create version 2, and none tried again",
+    ),
+    "waited for a creation that failed": (
+        troubled(
+            Event(4.5, 2, "reads", 1, "stale", waited=0.9),
+            without=(event(3.6, 2, "reads"), event(4.4, 2, "leaves")),
+        ),
+        "worker 2 waited 0.900 s for worker 1's creation of version 2",
+    ),
+    "two creators at once, one in the background": (
+        troubled(Event(9.5, 2, "asks"), Event(9.5, 2, "creates", 3), Event(9.6, 2, "killed", 3)),
+        "worker 2 began to create at 9.500 s, while the background process",
+    ),
+    "waited for its own creation in the background": (
+        troubled(
+            Event(10.3, 1, "reads", 3, "fresh", waited=1.6),
+            Event(10.4, 1, "leaves"),
+            without=(event(8.7, 1, "reads"), event(9.3, 1, "leaves")),
+        ),
+        "worker 1, which had version 3 created in the background, did not read before that was built",
+    ),
+    "a creation that failed and was not planned to": (
+        troubled(
+            Event(6.8, 2, "reads", 1, "stale", waited=1.2),
+            without=(event(6.6, 2, "swaps"), event(6.8, 2, "reads")),
+        ),
+        "worker 2 began to create version 2, which was never in place",
+    ),
+    "a process in the background that died": (
+        troubled(without=(event(10.0, BACKGROUND, "swaps"), event(10.2, BACKGROUND, "placed"))),
+        "the background process began to create version 3, which was never in place",
+    ),
+    "a creation in the background that failed": (
+        troubled(
+            Event(10.2, BACKGROUND, "fails", why="version 3 is not in place"),
+            without=(event(10.2, BACKGROUND, "placed"),),
+        ),
+        "the background process failed at 10.20 s: version 3 is not in place",
     ),
     "nothing at all": (Timeline(3, 2.0), "nothing was ever created"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_not_as_promised_is_a_fault(case: str) -> None:
+def test_a_broken_promise_is_a_fault(case: str) -> None:
     timeline, fault = BROKEN[case]
     assert any(said.startswith(fault) for said in faults(timeline)), faults(timeline)
 
@@ -402,17 +554,23 @@ def of_class(picture: ElementTree.Element, kind: str) -> list[ElementTree.Elemen
 
 
 def test_the_svg_has_a_bar_for_every_span_and_one_in_the_legend() -> None:
-    picture = drawn(told())
-    spans = [span for worker in (1, 2, 3) for span in told().spans(worker, told().end)]
-    for state in ("fresh", "stale", "wait", "create", "swap"):
-        assert len(of_class(picture, state)) == sum(span.state == state for span in spans) + 1, state
-    assert len(of_class(picture, "killed")) == 2
+    for timeline in (changed(), troubled()):
+        picture = drawn(timeline)
+        spans = [span for row in timeline.rows for span in timeline.spans(row, timeline.end)]
+        for state in ("fresh", "stale", "wait", "create", "raise", "swap"):
+            assert len(of_class(picture, state)) == sum(span.state == state for span in spans) + 1, state
+        assert len(of_class(picture, "killed")) == 1 + len(timeline.events("killed"))
+
+
+def test_the_svg_says_which_worker_started_the_creation_in_the_background() -> None:
+    texts = [element.text for element in drawn(troubled()).iter(SVG + "text")]
+    assert {"background", "started by worker 1"} < {*texts}
 
 
 @unhurried
 @given(timelines())
-def test_nothing_in_the_svg_lies_outside_of_it(told: tuple[Timeline, float]) -> None:
-    picture = drawn(told[0])
+def test_every_element_of_the_svg_lies_inside_it(drawing: tuple[Timeline, float]) -> None:
+    picture = drawn(drawing[0])
     _, _, width, height = map(float, str(picture.get("viewBox")).split())
     for element in picture.iter():
         if element.tag in (SVG + "rect", SVG + "text"):
@@ -422,7 +580,7 @@ def test_nothing_in_the_svg_lies_outside_of_it(told: tuple[Timeline, float]) -> 
 
 
 def test_the_svg_is_self_contained_and_says_what_it_shows() -> None:
-    source = svg(told(), "a <title>", "a & subtitle", [("reads", "6")], ["That is all."])
+    source = svg(changed(), "a <title>", "a & subtitle", [("reads", "6")], ["That is all."])
     picture = ElementTree.fromstring(source)
     texts = [element.text for element in picture.iter(SVG + "text")]
     for said in ("a <title>", "a & subtitle", "reads", "6", "That is all.", "worker 3", "0 s", "8 s", "creates"):
@@ -433,15 +591,15 @@ def test_the_svg_is_self_contained_and_says_what_it_shows() -> None:
     assert "url(" not in source
 
 
-def test_the_svg_of_nothing_is_one_all_the_same() -> None:
+def test_the_svg_of_a_timeline_without_events_is_valid() -> None:
     assert drawn(Timeline(2, 2.0)).tag == SVG + "svg"
 
 
-# The real thing.
+# Real processes.
 
 
 @pytest.fixture
-def tmpdir_of_its_own(cli: Cli, tmp_path: Path) -> Path:
+def own_tmpdir(cli: Cli, tmp_path: Path) -> Path:
     directory = tmp_path / "tmp"
     directory.mkdir()
     cli.environment.update(TMPDIR=str(directory), PYTHONUTF8="1")
@@ -451,7 +609,7 @@ def tmpdir_of_its_own(cli: Cli, tmp_path: Path) -> Path:
 
 
 def processes_in(directory: Path) -> set[int]:
-    """The living processes whose current directory that is: those that a test's demo started."""
+    """Return the running processes whose current directory that is: those that a test's demo started."""
     found = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -459,7 +617,7 @@ def processes_in(directory: Path) -> set[int]:
                 if os.readlink(f"/proc/{name}/cwd") == str(directory):
                     found.add(int(name))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
-                pass  # it has ended, or is another user's
+                pass  # the process has ended, or is another user's
     return found
 
 
@@ -470,8 +628,10 @@ def wait_for_workers(cli: Cli) -> set[int]:
 needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/cwd"), reason="looks for processes in /proc")
 
 
-def test_a_log_and_a_picture(cli: Cli, tmpdir_of_its_own: Path) -> None:
-    log = cli.run("demo", "--plain", "--seconds", "6", "--svg", "picture.svg", encoding="utf-8").stdout
+def test_a_whole_demo_as_a_log_and_a_picture(cli: Cli, own_tmpdir: Path) -> None:
+    demo = cli.run("demo", "--plain", "--svg", "picture.svg", encoding="utf-8")
+    log = demo.stdout
+    assert demo.stderr == ""
     assert "\x1b" not in log
     counts = re.search(r"^reads +(\d+): (\d+) fresh, (\d+) stale, (\d+) waited, (\d+) created$", log, re.MULTILINE)
     assert counts, log
@@ -480,20 +640,36 @@ def test_a_log_and_a_picture(cli: Cli, tmpdir_of_its_own: Path) -> None:
     assert min(kinds) > 0, log
     assert re.search(r"^torn reads +0$", log, re.MULTILINE), log
     creations = len(re.findall(r"^ +[0-9.]+ s  version \d+ is in place", log, re.MULTILINE))
-    assert kinds[3] == creations >= 2
+    assert kinds[3] + 1 == creations >= 4
     assert re.search(
         rf"^creations +{creations}: the first, and 1 per expiry \({creations - 1}\)$", log, re.MULTILINE
     )
     flat = " ".join(log.split())
-    assert f"{creations} creations: nobody waited for a creation but for the first, and no read was torn." in flat
+    assert (
+        f"{creations} creations: no process waited for a creation but for the first, and no read was torn." in flat
+    )
     victim = re.search(r"worker (\d) is killed \(SIGKILL\)", log)
     assert victim, log
     assert f"Worker {victim[1]} was killed in the middle of a creation" in flat
+    failed = re.search(r"([0-9.]+) s  worker (\d) fails to create version (\d)", log)
+    assert failed, log
+    again = re.search(rf"([0-9.]+) s  the backoff of 0.6 s is over: worker \d creates version {failed[3]}", log)
+    assert again, log
+    assert float(again[1]) - float(failed[1]) > 0.5
+    assert f"The creation by worker {failed[2]} failed; all read on" in flat
+    starter = re.search(r"worker (\d) has version (\d) created in the background", log)
+    assert starter, log
+    assert (
+        f"Version {starter[2]} was created by a process of its own in the background, while worker {starter[1]}"
+        in flat
+    )
     assert log.endswith("The picture is in picture.svg\n")
     picture = ElementTree.parse(cli.directory / "picture.svg").getroot()
-    assert len(of_class(picture, "create")) == creations + 2  # the one that was killed, and the legend's
-    assert os.listdir(tmpdir_of_its_own) == []
-    assert sorted(os.listdir(cli.directory)) == ["gate", "picture.svg"]
+    # One was killed, one failed, and one is the legend's.
+    assert len(of_class(picture, "create")) == creations + 3
+    assert len(of_class(picture, "raise")) == 2
+    assert os.listdir(own_tmpdir) == []
+    assert files_in(cli.directory) == ["gate", "picture.svg"]
 
 
 APART = """
@@ -510,7 +686,7 @@ sys.exit(main(["demo", "--plain", "--seconds", "4"]))
 """
 
 
-def test_workers_that_do_not_share_their_locks_are_found_out(cli: Cli, tmpdir_of_its_own: Path) -> None:
+def test_workers_with_separate_locks_break_a_promise(cli: Cli, own_tmpdir: Path) -> None:
     demo = subprocess.run(
         [sys.executable, "-c", APART],
         cwd=cli.directory,
@@ -523,10 +699,10 @@ def test_workers_that_do_not_share_their_locks_are_found_out(cli: Cli, tmpdir_of
     flat = " ".join(demo.stdout.split())
     found = r"NOT AS PROMISED: worker \d began to create at [0-9.]+ s, while worker \d"
     assert re.search(found, flat), demo.stdout
-    assert "nobody waited" not in flat
+    assert "no process waited" not in flat
 
 
-def test_where_there_is_no_place_for_the_picture_it_is_told_at_once(cli: Cli) -> None:
+def test_a_picture_that_cannot_be_made_is_refused_before_the_demo(cli: Cli) -> None:
     (cli.directory / "file").touch()
     for file, why, status in (
         ("missing/picture.svg", "does not exist", os.EX_CANTCREAT),
@@ -537,10 +713,10 @@ def test_where_there_is_no_place_for_the_picture_it_is_told_at_once(cli: Cli) ->
     ):
         refused = cli.run("demo", "--plain", "--svg", file, status=status)
         assert why in refused.stderr
-        assert refused.stdout == "", "it ran the demo before it looked"
+        assert refused.stdout == "", "the demo ran before the path was checked"
 
 
-def test_where_the_picture_may_not_be_made_it_is_told_at_once(
+def test_a_picture_without_permission_to_write_is_refused_before_the_demo(
     tmp_path: Path, logger_as_before: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     private = tmp_path / "private"
@@ -559,13 +735,13 @@ def test_where_the_picture_may_not_be_made_it_is_told_at_once(
     tmp_path.chmod(0o755)
     assert ended_well(in_child(nobody)), capfd.readouterr().err
     private.chmod(0o700)
-    told = capfd.readouterr()
-    assert told.err.count("private") >= 2
-    assert told.out == "", "it ran the demo before it looked"
+    printed = capfd.readouterr()
+    assert printed.err.count("private") >= 2
+    assert printed.out == "", "the demo ran before the path was checked"
 
 
-def test_with_standard_output_closed_it_runs_all_the_same(cli: Cli) -> None:
-    words = cli.command("demo", "--plain", "--seconds", "4", "--workers", "2", "--svg", "picture.svg")
+def test_the_demo_runs_with_standard_output_closed(cli: Cli) -> None:
+    words = cli.command("demo", "--plain", "--seconds", "6", "--workers", "2", "--svg", "picture.svg")
     demo = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *words],
         cwd=cli.directory,
@@ -575,30 +751,49 @@ def test_with_standard_output_closed_it_runs_all_the_same(cli: Cli) -> None:
         text=True,
         timeout=PATIENCE,
     )
-    assert (demo.returncode, demo.stderr) == (0, "")
+    assert demo.stderr == ""
+    assert demo.returncode in (0, 1)  # 1: on a loaded machine it has not shown all in so few seconds
     assert cli.text("picture.svg").endswith("</svg>\n")
 
 
 @pytest.mark.parametrize(
     "option", ["--seconds=3", "--seconds=21", "--seconds=nan", "--seconds=x", "--workers=1", "--workers=x"]
 )
-def test_what_cannot_be_shown_is_refused(cli: Cli, option: str) -> None:
+def test_too_little_or_too_much_to_show_is_refused(cli: Cli, option: str) -> None:
     assert "is not from" in cli.run("demo", option, status=os.EX_USAGE).stderr
 
 
 @needs_proc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_and_all_its_workers(cli: Cli, tmpdir_of_its_own: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_demo_and_all_its_workers(cli: Cli, own_tmpdir: Path, number: signal.Signals) -> None:
     demo = cli.start("demo", "--plain")
     wait_for_workers(cli)
     demo.send_signal(number)
     cli.end(demo, -number)
     assert processes_in(cli.directory) == set()
-    assert os.listdir(tmpdir_of_its_own) == []
+    assert os.listdir(own_tmpdir) == []
 
 
 @needs_proc
-def test_when_it_is_killed_its_workers_end_by_themselves(cli: Cli, tmpdir_of_its_own: Path) -> None:
+@pytest.mark.parametrize("until", ["created in the background", "the background process has built"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_creation_in_the_background_ends_with_the_demo(
+    cli: Cli, own_tmpdir: Path, number: signal.Signals, until: str
+) -> None:
+    demo = cli.start("demo", "--plain", "--seconds", "20", stdout=subprocess.PIPE)
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if until in line:
+            break
+    demo.send_signal(number)
+    assert cli.end(demo, -number).stderr == ""
+    if number == signal.SIGKILL:  # nothing is left that could wait for them
+        wait_for(lambda: not processes_in(cli.directory), "the end of all processes", patience=10)
+    assert processes_in(cli.directory) == set()
+
+
+@needs_proc
+def test_workers_of_a_killed_demo_end_by_themselves(cli: Cli, own_tmpdir: Path) -> None:
     demo = cli.start("demo", "--plain", "--seconds", "20")
     wait_for_workers(cli)
     demo.kill()
@@ -614,10 +809,10 @@ def _control() -> None:
 
 
 class Terminal:
-    """A pseudo terminal with a demo inside, and all that it was sent.
+    """A pseudo terminal with a demo inside, and all that the demo has sent.
 
-    The demo is alone in its session, which the terminal controls; but as a *job* it is in a group of its own in
-    the tests' session, as a shell would start it.
+    The demo is alone in its session, which the terminal controls; as a *job* it is in a group of its own in the
+    tests' session, as a shell would start it.
     """
 
     def __init__(
@@ -650,7 +845,7 @@ class Terminal:
         os.write(self.master, keys)
 
     def read_until(self, condition: str | None = None) -> str:
-        """Read until *condition*, a regular expression, or the end; what came since the call."""
+        """Read until *condition*, a regular expression, or the end; return what came since the call."""
         begin = len(self.sent)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -660,26 +855,26 @@ class Terminal:
                 continue
             try:
                 received = os.read(self.master, 65536)
-            except OSError:  # EIO: nobody has the other end open any more
+            except OSError:  # EIO: no process has the other end open
                 received = b""
             if not received:
                 assert condition is None, f"ended before {condition!r}: {self.since(begin)[-3000:]}"
                 return self.since(begin)
             self.sent += received
-        raise AssertionError(f"waited in vain for {condition!r}: {self.since(begin)[-3000:]}")
+        raise AssertionError(f"timed out waiting for {condition!r}: {self.since(begin)[-3000:]}")
 
     def since(self, begin: int = 0) -> str:
         return self.sent[begin:].decode(errors="replace")
 
     def end(self, status: int) -> str:
-        """Wait for the demo's end; all that was sent since its display was closed."""
+        """Wait for the demo's end; return what it sent since its display was closed."""
         self.read_until()
         assert self.process.wait(PATIENCE) == status, self.since()
         return self.since().rpartition("\x1b[?1049l")[2]
 
     @property
-    def is_as_before(self) -> bool:
-        """Whether the cursor is shown, on the screen of before, and nothing is coloured."""
+    def is_restored(self) -> bool:
+        """Whether the cursor is shown, the screen is the first one, and no colour is on."""
         sent = self.since()
         return all(
             sent.rfind(on) < sent.rfind(off)
@@ -688,7 +883,7 @@ class Terminal:
 
 
 @pytest.fixture
-def terminals(cli: Cli, tmpdir_of_its_own: Path) -> Iterator[list[Terminal]]:
+def terminals(cli: Cli, own_tmpdir: Path) -> Iterator[list[Terminal]]:
     terminals: list[Terminal] = []
     yield terminals
     for terminal in terminals:
@@ -705,68 +900,68 @@ def without_controls(sent: str) -> str:
 
 
 def widest(sent: str) -> int:
-    """The longest line in what was sent, each frame beginning anew."""
+    """Return the length of the longest line in any frame of *sent*."""
     frames = sent.split("\x1b[H")
     return max(len(line) for frame in frames for line in re.split(r"[\r\n]+", without_controls(frame)))
 
 
-def test_in_a_terminal_it_is_live_keeps_within_it_and_gives_it_back(cli: Cli, terminals: list[Terminal]) -> None:
-    terminal = Terminal(cli, "--seconds", "4", columns=90)
+def test_in_a_terminal_the_demo_is_live_fits_and_restores_the_screen(cli: Cli, terminals: list[Terminal]) -> None:
+    terminal = Terminal(cli, "--seconds", "6", columns=90)
     terminals.append(terminal)
-    wide = terminal.read_until(r"1\.\d s   \d+ reads")
+    wide = terminal.read_until(r"1\.\d s   reads ")
     assert widest(wide) <= 90
     assert max(frame.count("\n") for frame in wide.split("\x1b[H")) < 24
     terminal.resize(40, 12)
-    terminal.read_until("\x1b\\[2J")  # drawn anew: from here on for the new size
-    assert widest(terminal.read_until(r"3\.\d s   \d+ reads")) <= 40
+    terminal.read_until("\x1b\\[2J")  # the next frame has the new size
+    assert widest(terminal.read_until(r"3\.\d s   reads ")) <= 40
     left = terminal.end(0)
-    assert terminal.is_as_before
+    assert terminal.is_restored
     assert "\x1b[?" not in left
     assert widest(left) <= 40
     flat = " ".join(without_controls(left).split())
     assert "8 processes share one datafile" in flat
     assert "torn reads 0" in flat
-    assert "nobody waited for a creation but for the first, and no read was torn." in flat
+    assert "no process waited for a creation but for the first, and no read was torn." in flat
 
 
 @needs_proc
-def test_ctrl_c_ends_it_and_gives_the_terminal_back(
-    cli: Cli, terminals: list[Terminal], tmpdir_of_its_own: Path
+def test_ctrl_c_ends_the_demo_and_restores_the_screen(
+    cli: Cli, terminals: list[Terminal], own_tmpdir: Path
 ) -> None:
     terminal = Terminal(cli)
     terminals.append(terminal)
-    terminal.read_until(r"0\.\d s   \d+ reads")
+    terminal.read_until(r"0\.\d s   reads ")
     wait_for_workers(cli)
     terminal.type(b"\x03")
     assert "Traceback" not in terminal.end(-signal.SIGINT)
-    assert terminal.is_as_before
+    assert terminal.is_restored
     assert processes_in(cli.directory) == set()
-    assert os.listdir(tmpdir_of_its_own) == []
+    assert os.listdir(own_tmpdir) == []
 
 
 @needs_proc
-def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(cli: Cli, terminals: list[Terminal]) -> None:
+def test_ctrl_z_restores_the_screen_until_the_demo_continues(cli: Cli, terminals: list[Terminal]) -> None:
     terminal = Terminal(cli, "--seconds", "20", job=True)
     terminals.append(terminal)
     pid = terminal.process.pid
-    terminal.read_until(r"0\.\d s   \d+ reads")
+    terminal.read_until(r"0\.\d s   reads ")
     os.killpg(pid, signal.SIGTSTP)
     wait_for(lambda: stopped(pid), "the demo to be stopped")
     terminal.read_until("\x1b\\[\\?1049l")
-    assert terminal.is_as_before
+    assert terminal.is_restored
     os.killpg(pid, signal.SIGCONT)
     terminal.read_until("\x1b\\[\\?1049h.*reads")
-    assert not terminal.is_as_before
+    assert not terminal.is_restored
     os.kill(pid, signal.SIGINT)
     terminal.end(-signal.SIGINT)
-    assert terminal.is_as_before
+    assert terminal.is_restored
 
 
-def test_colours_are_left_out_where_they_are_not_wanted(cli: Cli, terminals: list[Terminal]) -> None:
+def test_no_color_leaves_colours_out_of_the_live_demo(cli: Cli, terminals: list[Terminal]) -> None:
     cli.environment["NO_COLOR"] = "1"
     terminal = Terminal(cli)
     terminals.append(terminal)
-    sent = terminal.read_until(r"0\.\d s   \d+ reads")
+    sent = terminal.read_until(r"0\.\d s   reads ")
     assert re.findall(r"\x1b\[[0-9;]*m", sent) == []
     terminal.type(b"\x03")
     terminal.end(-signal.SIGINT)
@@ -780,7 +975,7 @@ def test_a_dumb_terminal_is_sent_no_control_codes(cli: Cli, terminals: list[Term
     assert "\x1b" not in terminal.end(-signal.SIGINT)
 
 
-def test_an_error_inside_gives_the_terminal_back() -> None:
+def test_an_error_inside_the_display_restores_the_screen() -> None:
     master, slave = os.openpty()
 
     def fail(stream: TextIO) -> None:

@@ -25,7 +25,7 @@ from dogpile_fs.cli.durations import UNITS, format_seconds, parse, parse_or_neve
         ("007s", 7),
     ],
 )
-def test_what_people_write_is_understood(text: str, seconds: float) -> None:
+def test_durations_that_people_write_are_parsed(text: str, seconds: float) -> None:
     assert parse(text) == parse_or_never(text) == seconds
 
 
@@ -41,25 +41,25 @@ def test_what_people_write_is_understood(text: str, seconds: float) -> None:
         ("30m1h", "larger units stand first"),
         ("1h1h", "larger units stand first"),
         ("1.5h30m", "a fraction last"),
-        ("1.2.3", "'.' is no unit"),
-        ("-1", "'-' is no unit"),
-        ("+1", "'+' is no unit"),
-        ("1 h", "' ' is no unit"),
-        ("1H", "'H' is no unit"),
-        ("5min", "'i' is no unit"),
-        ("1e3", "'e' is no unit"),
-        ("inf", "'i' is no unit"),
-        ("never", "'n' is no unit"),
-        ("²", "'²' is no unit"),
-        ("\u0661", "'\u0661' is no unit"),
+        ("1.2.3", "'.' is not a unit"),
+        ("-1", "'-' is not a unit"),
+        ("+1", "'+' is not a unit"),
+        ("1 h", "' ' is not a unit"),
+        ("1H", "'H' is not a unit"),
+        ("5min", "'i' is not a unit"),
+        ("1e3", "'e' is not a unit"),
+        ("inf", "'i' is not a unit"),
+        ("never", "'n' is not a unit"),
+        ("²", "'²' is not a unit"),
+        ("\u0661", "'\u0661' is not a unit"),
         ("9" * 400, "too long"),
         ("9" * 400 + "d", "too long"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_the_reason(text: str, reason: str) -> None:
-    with pytest.raises(ValueError, match="is no duration") as told:
+def test_other_text_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration") as raised:
         parse(text)
-    assert reason in str(told.value)
+    assert reason in str(raised.value)
 
 
 def test_never_is_no_number_of_seconds() -> None:
@@ -73,11 +73,11 @@ def test_the_parts_add_up(parts: dict[str, int]) -> None:
 
 
 @given(st.text(alphabet="0123456789.wdhms -+en", max_size=8))
-def test_anything_is_a_duration_or_told_to_be_none(text: str) -> None:
+def test_any_text_is_parsed_or_refused_with_value_error(text: str) -> None:
     try:
         seconds = parse(text)
     except ValueError as error:
-        if "is no duration" not in str(error):
+        if "is not a duration" not in str(error):
             raise
     else:
         assert seconds >= 0
@@ -103,10 +103,10 @@ def test_anything_is_a_duration_or_told_to_be_none(text: str) -> None:
         (365 * 86400, "365d"),
     ],
 )
-def test_seconds_are_told_in_two_units_at_most(seconds: float, text: str) -> None:
+def test_seconds_are_formatted_in_two_units_at_most(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
 @given(st.floats(0.001, 1e9))
-def test_what_is_told_can_be_read_back_and_is_nearly_right(seconds: float) -> None:
+def test_formatted_seconds_parse_to_nearly_the_same_number(seconds: float) -> None:
     assert parse(format_seconds(seconds)) == pytest.approx(seconds, rel=0.05)

@@ -36,9 +36,35 @@ def test_the_plain_options_of_a_crontab_are_scanned() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        (["--stale-if-error", *PLAIN], True),
+        (["--stale-if-error", "1h", *PLAIN], 3600),
+        (["--stale-if-error=1h", *PLAIN], 3600),
+        ([*PLAIN[:-2], "--stale-if-error", "--", "true"], True),
+        (PLAIN, False),
+    ],
+)
+def test_the_value_of_an_option_may_be_left_out_where_it_has_a_meaning(words: list[str], value: object) -> None:
+    settings = scan(words)
+    assert settings is not None
+    assert settings.stale_if_error == value
+
+
+def test_several_inputs_may_be_given_at_once_or_one_by_one() -> None:
+    settings = parsed(["run", "--depends-on", "a", "b", "--depends-on=c", *PLAIN])
+    assert isinstance(settings, Settings)
+    assert settings.depends_on == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
     "words",
     [
         [],
+        ["--refresh-early", "0.5", *PLAIN],
+        ["--depends-on", "input", *PLAIN],
+        ["--stale-if-error", "2h", "--max-stale", "1h", *PLAIN],
+        ["--backoff", "2h..1h", *PLAIN],
         ["--help"],
         ["--expire", "soon", *PLAIN],
         ["--output", "file", "--", "true"],
@@ -53,7 +79,7 @@ def test_the_plain_options_of_a_crontab_are_scanned() -> None:
         PLAIN[:-2],
     ],
 )
-def test_whatever_is_not_plain_is_left_to_argparse(words: list[str]) -> None:
+def test_words_that_are_not_plain_are_left_to_argparse(words: list[str]) -> None:
     assert scan(words) is None
 
 
@@ -67,7 +93,7 @@ def test_command_begins_after_the_first_double_dash() -> None:
     assert split_at_command(["--force"]) == (["--force"], [])
 
 
-VALUES = st.sampled_from(["1h", "0", "3", "never", "", "x", "-1", "a=b", "--", "-q", "--force"])
+VALUES = st.sampled_from(["1h", "0", "3", "0.5", "1s..2h", "never", "", "x", "-1", "a=b", "--", "-q", "--force"])
 NAMES = [name for option in RUN_OPTIONS for name in (option.flag, option.short) if name]
 
 
@@ -83,9 +109,7 @@ NAMES = [name for option in RUN_OPTIONS for name in (option.flag, option.short) 
     ),
     st.booleans(),
 )
-def test_what_the_scan_accepts_argparse_accepts_with_the_same_meaning(
-    groups: list[list[str]], plain: bool
-) -> None:
+def test_words_that_the_scan_accepts_mean_the_same_to_argparse(groups: list[list[str]], plain: bool) -> None:
     words = [word for group in groups for word in group] + (PLAIN if plain else [])
     quick = scan(words)
     if quick is None:
@@ -96,7 +120,7 @@ def test_what_the_scan_accepts_argparse_accepts_with_the_same_meaning(
 
 
 @given(st.lists(st.sampled_from([*NAMES, "1", "file", "--", "true"]), max_size=8))
-def test_argparse_takes_anything_or_tells_of_a_wrong_usage(words: list[str]) -> None:
+def test_argparse_accepts_any_words_or_reports_a_wrong_usage(words: list[str]) -> None:
     try:
         settings = parsed(["run", *words])
     except Exit as error:

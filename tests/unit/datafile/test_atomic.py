@@ -1,8 +1,9 @@
-"""atomic_write: whole or not at all, whatever stands in the way, and whoever is killed, forked or faster."""
+"""atomic_write: the file is whole or not there, whatever is in the way and whichever writer is killed or forks."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import io
 import multiprocessing
@@ -24,8 +25,7 @@ import pytest
 
 from dogpile_fs import DatafileError, DatafileExists, DogpileError, PathError, atomic_write
 from dogpile_fs._datafile import atomic
-from dogpile_fs._os import replace as swap_module
-from dogpile_fs._os.openfile import Description
+from dogpile_fs._layout import temp_affixes
 from tests.hostile.test_broken_environments import (
     Unprivileged,
     foreign,
@@ -35,7 +35,15 @@ from tests.hostile.test_broken_environments import (
     tells,
     unprivileged,
 )
-from tests.support.places import descriptors, files_no_longer_than, left_beside, survives_few_descriptors, umask
+from tests.support.places import (
+    descriptors,
+    files_in,
+    files_no_longer_than,
+    hidden,
+    left_beside,
+    survives_few_descriptors,
+    umask,
+)
 from tests.support.processes import Processes, Record, ended_well, in_child, wait_for
 
 __all__ = ["foreign", "may_mount", "mounted", "unprivileged"]  # fixtures
@@ -75,24 +83,24 @@ def test_until_the_block_ends_there_is_the_old_and_then_the_new(path: str, durab
             file.flush()
             assert (contents(path) if os.path.exists(path) else None) == before
         assert contents(path) == after
-    assert os.listdir(os.path.dirname(path)) == [os.path.basename(path)]
+    assert files_in(os.path.dirname(path)) == [os.path.basename(path)]
 
 
-def test_who_has_the_old_one_open_keeps_it(path: str) -> None:
+def test_a_reader_that_has_the_old_file_open_keeps_it(path: str) -> None:
     put(path)
     with open(path, "rb") as old:
         write(path)
         assert (old.read(), contents(path)) == (b"old", b"new")
 
 
-def test_the_file_in_the_block_is_beside_the_path_hidden_and_ends_like_it(tmp_path: Path) -> None:
+def test_the_file_in_the_block_is_in_the_hidden_directory_and_ends_like_the_path(tmp_path: Path) -> None:
     path = tmp_path / "report.csv.gz"
     with atomic_write(path) as file:
         directory, name = os.path.split(file.name)
-        assert directory == str(tmp_path)
+        assert directory == str(tmp_path / ".dogpile")
         assert name.startswith(".")
         assert name.endswith(".csv.gz")
-        assert [name] == os.listdir(tmp_path)
+        assert [name] == files_in(tmp_path)
         assert file.writable()
         assert not os.get_inheritable(file.fileno())
 
@@ -144,7 +152,7 @@ def test_an_encoding_or_newline_that_open_does_not_know_leaves_all_as_it_was(
     assert (contents(path), left_beside(path), descriptors()) == (b"old", [], before)
 
 
-def test_the_user_may_close_the_file_himself(path: str) -> None:
+def test_the_caller_may_close_the_file(path: str) -> None:
     with atomic_write(path) as file:
         file.write(MUCH)
         file.close()
@@ -172,7 +180,7 @@ def test_the_current_directory_may_change_inside_the_block(
     with atomic_write("file") as file:
         monkeypatch.chdir(there)
         file.write(b"new")
-    assert (os.listdir(here), os.listdir(there)) == (["file"], [])
+    assert (files_in(here), files_in(there)) == (["file"], [])
 
 
 def test_no_descriptor_is_left_open(path: str) -> None:
@@ -211,7 +219,7 @@ def test_if_the_block_raises_nothing_has_changed_and_nothing_is_left(
     assert caught.value is mine
     assert files[0].closed
     assert (os.stat(path) if old else None) == before
-    assert os.listdir(os.path.dirname(path)) == (["resource"] if old else [])
+    assert files_in(os.path.dirname(path)) == (["resource"] if old else [])
 
 
 def test_a_generator_that_is_abandoned_in_the_block_changes_nothing(path: str) -> None:
@@ -230,7 +238,7 @@ def test_a_generator_that_is_abandoned_in_the_block_changes_nothing(path: str) -
     assert (contents(path), left_beside(path)) == (b"old", [])
 
 
-def test_an_error_reaches_the_caller_even_if_he_detached_the_file_before(path: str) -> None:
+def test_an_error_reaches_a_caller_that_has_detached_the_file(path: str) -> None:
     def detach_and_raise() -> None:
         with atomic_write(path, "w") as file:
             assert isinstance(file, io.TextIOWrapper)
@@ -239,7 +247,7 @@ def test_an_error_reaches_the_caller_even_if_he_detached_the_file_before(path: s
 
     with pytest.raises(KeyError, match="mine"):
         detach_and_raise()
-    assert os.listdir(os.path.dirname(path)) == []
+    assert files_in(os.path.dirname(path)) == []
 
 
 def test_a_signal_that_raises_inside_the_block_changes_nothing(path: str) -> None:
@@ -322,7 +330,7 @@ def test_the_owner_and_group_of_a_file_that_is_replaced_are_kept_where_that_is_a
     assert os.stat(foreign.path).st_uid == os.geteuid()
 
 
-def test_who_may_not_give_files_away_keeps_the_bits_but_not_those_that_lend_rights_or_were_another_groups(
+def test_a_user_that_may_not_give_files_away_keeps_the_bits_but_not_those_that_lend_rights_or_were_another_groups(
     foreign: Unprivileged,
 ) -> None:
     foreign.writable()
@@ -334,7 +342,7 @@ def test_who_may_not_give_files_away_keeps_the_bits_but_not_those_that_lend_righ
 
 
 @pytest.mark.parametrize("mode", MODES, ids="{:04o}".format)
-def test_who_is_not_root_keeps_all_bits_of_his_own_file(unprivileged: Unprivileged, mode: int) -> None:
+def test_a_user_that_is_not_root_keeps_all_bits_of_its_own_file(unprivileged: Unprivileged, mode: int) -> None:
     # write(2): "if the set-user-ID bit is set, writing by who has no CAP_FSETID clears it".
     unprivileged.writable()
 
@@ -346,7 +354,7 @@ def test_who_is_not_root_keeps_all_bits_of_his_own_file(unprivileged: Unprivileg
     unprivileged.run(replace)
 
 
-def test_an_owner_whom_this_user_namespace_does_not_know_is_no_obstacle(foreign: Unprivileged) -> None:
+def test_an_owner_that_this_user_namespace_does_not_know_is_no_obstacle(foreign: Unprivileged) -> None:
     if not shutil.which("unshare") or subprocess.run(["unshare", "-Ur", "true"], capture_output=True).returncode:
         pytest.skip("user namespaces are not to be had here")
     foreign.writable()
@@ -421,12 +429,12 @@ def test_a_link_stays_one_and_what_it_points_to_is_replaced(tmp_path: Path, rela
     link = tmp_path / "link"
     link.symlink_to("there/file" if relative else there / "file")
     with atomic_write(link) as file:
-        assert os.path.dirname(file.name) == str(there)
+        assert os.path.dirname(file.name) == str(there / ".dogpile")
         file.write(b"new")
     assert link.is_symlink()
     assert link.read_bytes() == b"new"
     assert not (there / "file").is_symlink()
-    assert (os.listdir(there), set(os.listdir(tmp_path))) == (["file"], {"link", "there"})
+    assert (files_in(there), set(files_in(tmp_path))) == (["file"], {"link", "there"})
     if old:
         assert bits(str(there / "file")) == "0640"
 
@@ -446,19 +454,19 @@ def test_links_among_the_parents_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real" / "sub").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real/sub")
     write(str(tmp_path / "link" / ".." / "file"))
-    assert set(os.listdir(tmp_path / "real")) == {"file", "sub"}
+    assert set(files_in(tmp_path / "real")) == {"file", "sub"}
 
 
 @pytest.mark.parametrize("where", ["loop", "loop/file", "one"])
-def test_a_link_that_leads_to_itself_is_told(tmp_path: Path, where: str) -> None:
+def test_a_link_that_leads_to_itself_is_an_error(tmp_path: Path, where: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "one").symlink_to("other")
     (tmp_path / "other").symlink_to("one")
     with pytest.raises(DatafileError) as caught:
         write(str(tmp_path / where))
     assert caught.value.errno == errno.ELOOP
-    tells(caught.value, str(tmp_path), "Cure: remove the symbolic link")
-    assert sorted(os.listdir(tmp_path)) == ["loop", "one", "other"]
+    tells(caught.value, str(tmp_path), "Hint: remove the symbolic link")
+    assert sorted(files_in(tmp_path)) == ["loop", "one", "other"]
 
 
 @pytest.mark.parametrize("old", [True, False])
@@ -506,7 +514,7 @@ ODD = {"fifo": os.mkfifo, "directory": _directory, "socket": _socket, "device": 
 @pytest.mark.parametrize("through_a_link", [False, True])
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("odd", ODD)
-def test_what_is_no_regular_file_is_not_replaced_but_told(
+def test_a_path_that_is_no_regular_file_is_an_error_and_not_replaced(
     path: str, odd: str, overwrite: bool, through_a_link: bool
 ) -> None:
     ODD[odd](path)
@@ -517,7 +525,7 @@ def test_what_is_no_regular_file_is_not_replaced_but_told(
         os.symlink(path, given)
     with pytest.raises(DatafileError) as caught:
         promptly(lambda: write(given, overwrite=overwrite))
-    tells(caught.value, repr(path), "Cure: ")
+    tells(caught.value, repr(path), "Hint: ")
     assert not isinstance(caught.value, DatafileExists)
     assert (os.lstat(path).st_mode, os.lstat(path).st_ino) == (before.st_mode, before.st_ino)
     assert left_beside(path) == []
@@ -531,13 +539,13 @@ def test_something_else_that_comes_during_the_block_is_not_replaced_either(path:
 
 
 @pytest.mark.parametrize("given", ["", "\0", "a\0b", "\ud800"])
-def test_what_names_no_file_is_a_path_error(given: str) -> None:
+def test_a_path_that_names_no_file_is_a_path_error(given: str) -> None:
     with pytest.raises(PathError):
         atomic_write(given)
 
 
 @pytest.mark.parametrize("given", [b"bytes", 3, None])
-def test_what_is_no_path_is_a_type_error(given: Any) -> None:
+def test_an_argument_that_is_no_path_is_a_type_error(given: Any) -> None:
     with pytest.raises(TypeError):
         atomic_write(given)
 
@@ -547,7 +555,7 @@ def test_a_path_that_ends_like_a_directorys_is_not_written_as_a_file(path: str, 
     # As with open(path + "/", "w") and with Datafile(path + "/").
     with pytest.raises(DogpileError):
         write(path + end)
-    assert os.listdir(os.path.dirname(path)) == []
+    assert files_in(os.path.dirname(path)) == []
 
 
 # Names.
@@ -578,7 +586,7 @@ def test_any_name_will_do(tmp_path: Path, name: str) -> None:
         assert contents(path) == data
     with pytest.raises(DatafileExists):
         write(path, overwrite=False)
-    assert os.listdir(os.fsencode(tmp_path)) == [os.fsencode(name)]
+    assert files_in(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("name", LONG, ids=lambda name: ascii(name[:6]))
@@ -588,11 +596,11 @@ def test_the_temp_files_name_is_text_where_the_name_is(tmp_path: Path, name: str
         file.name.encode()
 
 
-def test_a_name_that_is_too_long_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatafileError) as caught:
         write(str(tmp_path / ("n" * 256)))
     assert caught.value.errno == errno.ENAMETOOLONG
-    assert os.listdir(tmp_path) == []
+    assert files_in(tmp_path) == []
 
 
 def test_one_name_that_begins_like_another_shares_nothing_with_it(tmp_path: Path) -> None:
@@ -603,7 +611,7 @@ def test_one_name_that_begins_like_another_shares_nothing_with_it(tmp_path: Path
     assert len(left_beside(str(tmp_path / "file"))) == len(names)
     for block in reversed(blocks):
         block.__exit__(None, None, None)
-    assert {name: (tmp_path / name).read_text() for name in os.listdir(tmp_path)} == {name: name for name in names}
+    assert {name: (tmp_path / name).read_text() for name in files_in(tmp_path)} == {name: name for name in names}
 
 
 # No room, no permission.
@@ -622,7 +630,7 @@ def test_where_there_is_no_room_at_the_end_of_the_block_the_old_one_stays(path: 
             ):
                 file.write(data)
             assert caught.value.errno == errno.EFBIG
-            tells(caught.value, repr(path), "Cure: ")
+            tells(caught.value, repr(path), "Hint: ")
 
     assert ended_well(in_child(write_in_vain))
     assert (contents(path), left_beside(path)) == (b"old", [])
@@ -662,7 +670,7 @@ def test_a_full_disk_leaves_the_old_one_and_takes_the_new_one_when_there_is_room
         with pytest.raises(DatafileError) as caught:
             write(path, b"x" * 100)
         assert caught.value.errno == errno.ENOSPC
-        tells(caught.value, "Cure: free space")
+        tells(caught.value, "Hint: free space")
         assert (contents(path), left_beside(path)) == (b"old", [])
         filler.unlink()
         write(path, b"x" * 5000)
@@ -671,7 +679,7 @@ def test_a_full_disk_leaves_the_old_one_and_takes_the_new_one_when_there_is_room
     mounted(place, "size=64k", fill)
 
 
-def test_a_read_only_file_system_is_told(mounted: Callable[..., None], tmp_path: Path) -> None:
+def test_a_read_only_file_system_is_an_error(mounted: Callable[..., None], tmp_path: Path) -> None:
     place = tmp_path / "mount"
 
     def write_in_vain() -> None:
@@ -680,13 +688,13 @@ def test_a_read_only_file_system_is_told(mounted: Callable[..., None], tmp_path:
         with pytest.raises(DatafileError) as caught:
             write(path)
         assert caught.value.errno == errno.EROFS
-        tells(caught.value, repr(path), "Cure: ")
+        tells(caught.value, repr(path), "Hint: ")
         assert contents(path) == b"old"
 
     mounted(place, "size=64k", write_in_vain)
 
 
-def test_a_directory_that_may_not_be_written_is_told(unprivileged: Unprivileged) -> None:
+def test_a_directory_that_may_not_be_written_is_an_error(unprivileged: Unprivileged) -> None:
     unprivileged.writable()
     put(unprivileged.path, mode=0o666)
     unprivileged.read_only()
@@ -695,11 +703,13 @@ def test_a_directory_that_may_not_be_written_is_told(unprivileged: Unprivileged)
         with pytest.raises(DatafileError) as caught:
             write(unprivileged.path)
         assert caught.value.errno == errno.EACCES
-        tells(caught.value, repr(unprivileged.path), f"user {os.geteuid()}", "mode 0666", "Cure: ")
+        tells(
+            caught.value, repr(unprivileged.path), f"user {os.geteuid()}", "its directory has mode 0555", "Hint: "
+        )
 
     unprivileged.run(write_in_vain)
     assert contents(unprivileged.path) == b"old"
-    assert os.listdir(unprivileged.directory) == ["resource"]
+    assert files_in(unprivileged.directory) == ["resource"]
 
 
 def test_a_directory_that_may_be_written_but_not_listed_will_do(unprivileged: Unprivileged) -> None:
@@ -714,20 +724,20 @@ def test_a_directory_that_may_be_written_but_not_listed_will_do(unprivileged: Un
     unprivileged.run(write_twice)
     unprivileged.directory.chmod(0o777)
     assert contents(unprivileged.path) == b"two"
-    assert os.listdir(unprivileged.directory) == ["resource"]
+    assert files_in(unprivileged.directory) == ["resource"]
 
 
 @pytest.mark.parametrize("where", ["missing/file", "file/file"])
-def test_a_directory_that_is_missing_or_none_is_told(tmp_path: Path, where: str) -> None:
+def test_a_directory_that_is_missing_or_none_is_an_error(tmp_path: Path, where: str) -> None:
     put(str(tmp_path / "file"))
     with pytest.raises(DatafileError) as caught:
         write(str(tmp_path / where))
     assert caught.value.errno == (errno.ENOENT if where.startswith("missing") else errno.ENOTDIR)
-    tells(caught.value, repr(str(tmp_path / where)), "Cure: ")
-    assert os.listdir(tmp_path) == ["file"]
+    tells(caught.value, repr(str(tmp_path / where)), "Hint: ")
+    assert files_in(tmp_path) == ["file"]
 
 
-def test_a_directory_that_is_removed_during_the_block_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_is_removed_during_the_block_is_an_error(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     with pytest.raises(DatafileError) as caught, atomic_write(home / "file"):
@@ -761,7 +771,7 @@ def test_without_overwrite_there_must_be_no_file(path: str, at_once: bool) -> No
     assert isinstance(caught.value, FileExistsError)
     assert isinstance(caught.value, DatafileError)
     assert caught.value.errno == errno.EEXIST
-    tells(caught.value, repr(path), "Cure: ")
+    tells(caught.value, repr(path), "Hint: ")
     assert (contents(path), left_beside(path)) == (b"old", [])
 
 
@@ -819,7 +829,7 @@ def test_of_many_writers_the_last_wins_and_none_meets_another(path: str, process
             seen += 1
     processes.join()
     assert seen > 0
-    assert os.listdir(os.path.dirname(path)) == ["resource"]
+    assert files_in(os.path.dirname(path)) == ["resource"]
 
 
 def test_threads_write_the_same_path_without_meeting(path: str) -> None:
@@ -880,7 +890,7 @@ def test_what_a_killed_writer_left_is_recognised_and_removed_by_the_next(
     assert left_beside(path) == []
 
 
-def test_what_many_killed_writers_left_is_removed_by_the_next(
+def test_the_next_writer_removes_the_files_of_many_killed_writers(
     path: str, record: Record, processes: Processes
 ) -> None:
     killed_writers(10, path, record, processes)
@@ -891,13 +901,14 @@ def test_what_many_killed_writers_left_is_removed_by_the_next(
     assert left_beside(path) == []
 
 
-def place(path: str, number: int) -> str:
-    """Where the temp file of writer *number* of as many at once is."""
-    begin, end = swap_module.marked("tmp", path)
-    return os.path.join(os.path.dirname(path), f"{begin}{number}{end}")
+def place(path: str, token: object) -> str:
+    """Where the temp file of the writer with that *token* is."""
+    begin, end = temp_affixes("tmp", path)
+    os.makedirs(hidden(path), exist_ok=True)
+    return os.path.join(hidden(path), f"{begin}{token}{end}")
 
 
-def test_what_the_last_of_many_writers_left_is_removed_though_the_others_ended_well(
+def test_the_file_of_the_last_of_many_writers_is_removed_though_the_others_ended_well(
     path: str, record: Record, processes: Processes
 ) -> None:
     blocks = [atomic_write(path, durable=False) for _ in range(20)]
@@ -945,7 +956,7 @@ def test_what_is_in_use_by_other_processes_is_never_removed(
     assert left_beside(path) == []
 
 
-def test_what_is_in_use_by_this_process_is_never_removed(path: str) -> None:
+def test_a_file_in_use_by_this_process_is_never_removed(path: str) -> None:
     with atomic_write(path) as outer:
         outer.write(b"outer")
         with atomic_write(path) as inner:
@@ -955,7 +966,9 @@ def test_what_is_in_use_by_this_process_is_never_removed(path: str) -> None:
     assert contents(path) == b"outer"
 
 
-def test_what_is_left_of_another_path_is_left_alone(tmp_path: Path, record: Record, processes: Processes) -> None:
+def test_an_abandoned_file_of_another_path_is_left_alone(
+    tmp_path: Path, record: Record, processes: Processes
+) -> None:
     killed_writers(1, str(tmp_path / "file"), record, processes)
     killed_writers(1, str(tmp_path / "file.txt"), record, processes)
     write(str(tmp_path / "file.txt"))
@@ -964,9 +977,10 @@ def test_what_is_left_of_another_path_is_left_alone(tmp_path: Path, record: Reco
     assert left_beside(str(tmp_path / "file")) == []
 
 
-def test_one_who_was_killed_between_his_link_and_its_unlinking_left_a_second_name_that_goes(path: str) -> None:
+def test_a_writer_that_was_killed_between_link_and_unlink_left_a_second_name_that_goes(path: str) -> None:
     with atomic_write(path, overwrite=False) as file:
         temp = file.name
+    os.mkdir(hidden(path))
     os.link(path, temp)
     write(path + ".other")
     assert os.path.exists(temp)
@@ -976,13 +990,14 @@ def test_one_who_was_killed_between_his_link_and_its_unlinking_left_a_second_nam
     assert (contents(path), os.stat(path).st_nlink, left_beside(path)) == (b"new", 1, [])
 
 
-def test_what_nobody_may_read_is_removed_too_when_it_was_left(unprivileged: Unprivileged) -> None:
+def test_an_abandoned_file_that_no_user_may_read_is_removed(unprivileged: Unprivileged) -> None:
     unprivileged.writable()
 
     def leave_and_remove() -> None:
         put(unprivileged.path, mode=0)
         with atomic_write(unprivileged.path) as file:
             temp = file.name
+        os.mkdir(os.path.dirname(temp))
         put(temp, mode=0)
         write(unprivileged.path)
         assert left_beside(unprivileged.path) == []
@@ -994,18 +1009,19 @@ def test_a_writer_does_not_take_for_its_own_what_another_made_in_its_place_befor
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its file was taken for an abandoned one and removed, and a third writer came, all before it could lock it.
-    lock, gate = atomic._locked, threading.Event()
+    lock, gate = fcntl.flock, threading.Event()
 
-    def lock_later(place: str) -> Description | None:
+    def lock_later(descriptor: int, how: int) -> None:
         gate.wait(30)
-        return lock(place)
+        lock(descriptor, how)
 
-    monkeypatch.setattr(atomic, "_locked", lock_later)
+    monkeypatch.setattr(atomic, "flock", lock_later)
     writer = threading.Thread(target=write, args=(path,))
     writer.start()
     wait_for(lambda: left_beside(path), "its file")
-    os.unlink(place(path, 0))
-    third = os.open(place(path, 0), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    its_file = os.path.join(hidden(path), *left_beside(path))
+    os.unlink(its_file)
+    third = os.open(its_file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     gate.set()
     writer.join()
     assert contents(path) == b"new"
@@ -1014,10 +1030,8 @@ def test_a_writer_does_not_take_for_its_own_what_another_made_in_its_place_befor
     os.close(third)
 
 
-def test_foreign_things_under_the_names_of_temp_files_are_passed_over(path: str) -> None:
+def test_foreign_things_under_the_names_of_temp_files_are_removed_and_lead_nowhere(path: str) -> None:
     victim = put(path + ".victim")
-    with atomic_write(path) as file:
-        assert file.name == place(path, 0)
     places = [place(path, number) for number in range(5)]
     os.mkdir(places[0])
     os.symlink(victim, places[1])
@@ -1027,7 +1041,7 @@ def test_foreign_things_under_the_names_of_temp_files_are_passed_over(path: str)
     for _ in range(2):
         promptly(lambda: write(path))
         assert (contents(path), contents(victim)) == (b"new", b"old")
-    assert os.path.isdir(places[0])
+    assert left_beside(path) == []
     assert not os.path.exists(os.path.join(os.path.dirname(path), "nowhere"))
 
 
@@ -1141,8 +1155,8 @@ def test_a_program_that_is_started_inside_the_block_inherits_nothing_of_it(path:
 # The parts in swap.py that only it promises.
 
 
-def test_the_marks_of_two_names_are_never_the_same_and_end_like_the_name() -> None:
+def test_the_affixes_of_two_names_are_never_the_same_and_end_like_the_name() -> None:
     names = ["a", "b", "a.b", "x" * 255, "y" + "x" * 254, "ä", "a\n"]
-    begins = {swap_module.marked("tmp", f"/d/{name}")[0] for name in names}
+    begins = {temp_affixes("tmp", f"/d/{name}")[0] for name in names}
     assert len(begins) == len(names)
-    assert all(swap_module.marked("tmp", f"/d/{name}")[1].endswith(name[-50:]) for name in names)
+    assert all(temp_affixes("tmp", f"/d/{name}")[1].endswith(name[-50:]) for name in names)

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from dogpile_fs import DataDirectory, DatafileError, Dogpile, DogpileError, LockTimeout, PathError, WouldDeadlock
+from dogpile_fs._layout import temp_affixes
 from dogpile_fs._os import replace as swap
 from tests.hostile.test_broken_environments import (
     Unprivileged,
@@ -104,13 +105,9 @@ def versions(path: str, count: int, layout: str = "link", **options: Any) -> Dat
 
 
 def hidden(path: str) -> list[str]:
-    """What each hidden directory beside *path* says."""
-    home = os.path.dirname(path)
-    return sorted(
-        text(os.path.join(home, name))
-        for name in os.listdir(home)
-        if name.startswith(".dogpile-") and name != os.path.basename(os.path.realpath(path))
-    )
+    """What each hidden directory beside *path*, and in the hidden sub-directory, says."""
+    found = [*Path(path).parent.glob(".dogpile*/.dogpile-*"), *Path(path).parent.glob(".dogpile-[a-z]*")]
+    return sorted(text(str(each)) for each in found if str(each) != os.path.realpath(path))
 
 
 # What it is for.
@@ -145,10 +142,10 @@ def test_a_path_where_nothing_is_becomes_a_relative_link_to_a_hidden_directory(t
 
 def test_refresh_creates_if_it_must_or_is_told_to(path: str) -> None:
     datadir = DataDirectory(path, 3600, Numbered())
-    assert [datadir.refresh(), datadir.refresh(), datadir.refresh(force=True)] == [True, False, True]
+    assert [datadir.refresh(), datadir.refresh(), datadir.refresh(force=True)] == ["created", "fresh", "created"]
     datadir.invalidate(hard=True)
-    assert datadir.status().state == "nothing"
-    assert [datadir.refresh(), datadir.refresh()] == [True, False]
+    assert datadir.status().state == "missing"
+    assert [datadir.refresh(), datadir.refresh()] == ["created", "fresh"]
     assert text(path) == "3"
     with pytest.raises(TypeError, match="without a creator"):
         DataDirectory(path, 3600).refresh()
@@ -410,7 +407,7 @@ def test_a_child_that_lives_on_does_not_keep_its_dead_parents_version(
 
 
 @both_layouts
-def test_a_reader_who_was_not_told_how_many_to_keep_removes_none_that_the_creator_keeps(
+def test_a_reader_without_a_number_to_keep_removes_no_version_that_the_creator_keeps(
     path: str, layout: str
 ) -> None:
     datadir = versions(path, 2, layout, keep=1)
@@ -422,10 +419,10 @@ def test_a_reader_who_was_not_told_how_many_to_keep_removes_none_that_the_creato
 # What a creator may do, and validate.
 
 
-def test_the_creator_gets_a_path_beside_it_where_nothing_is_yet(path: str) -> None:
+def test_the_creator_gets_a_path_in_the_hidden_directory_where_nothing_is_yet(path: str) -> None:
     def creator(target: str) -> None:
         assert not os.path.lexists(target)
-        assert os.path.dirname(target) == os.path.dirname(path)
+        assert os.path.dirname(target) == os.path.join(os.path.dirname(path), ".dogpile")
         assert target.endswith("." + os.path.basename(path))
         making("x")(target)
 
@@ -451,20 +448,22 @@ def _makes_a_fifo(target: str) -> None:
 
 @both_layouts
 @pytest.mark.parametrize("creator", [_makes_nothing, _makes_a_file, _makes_a_symlink, _makes_a_fifo])
-def test_what_is_no_directory_is_refused_and_removed(
+def test_a_new_version_that_is_no_directory_is_refused_and_removed(
     path: str, layout: str, creator: Callable[[str], None]
 ) -> None:
     versions(path, 1, layout)
     datadir = DataDirectory(path, 3600, creator, validate=lambda target: pytest.fail("validated"))
     with pytest.raises(DatafileError) as caught:
         promptly(lambda: datadir.refresh(force=True))
-    tells(caught.value, ".dogpile-new-", "Cure: ")
+    tells(caught.value, ".dogpile-new-", "Hint: ")
     assert text(path) == "1"
     assert hidden(path) == []
 
 
 @pytest.mark.parametrize("creator", [_makes_a_file, _makes_a_symlink, _makes_a_fifo])
-def test_who_made_no_directory_is_told_that_it_was_the_creator(path: str, creator: Callable[[str], None]) -> None:
+def test_the_error_for_a_new_version_that_is_no_directory_names_the_creator(
+    path: str, creator: Callable[[str], None]
+) -> None:
     with pytest.raises(DatafileError) as caught:
         DataDirectory(path, 3600, creator).refresh()
     tells(caught.value, "the creator made", repr(path))
@@ -482,7 +481,7 @@ def test_a_creators_error_reaches_its_caller_and_the_old_one_stays(
         Path(target + ".work").touch()
         raise error("mine")
 
-    datadir.creator = creator
+    datadir._creator = creator
     with pytest.raises(error, match="mine"):
         datadir.refresh(force=True)
     assert (text(path), hidden(path), left_beside(path)) == ("1", [], [])
@@ -532,6 +531,7 @@ def test_a_child_forked_inside_the_creator_puts_nothing_in_place_and_removes_not
     assert datadir.status().generation == 1
 
 
+@pytest.mark.permissions
 @both_layouts
 def test_permission_bits_and_owner_of_the_directory_are_kept(path: str, layout: str) -> None:
     with umask(0o027):
@@ -547,6 +547,7 @@ def test_permission_bits_and_owner_of_the_directory_are_kept(path: str, layout: 
         assert (st.st_uid, st.st_gid) == (1234, 5678)
 
 
+@pytest.mark.permissions
 @pytest.mark.parametrize("durable", [True, False])
 def test_a_directory_may_hold_anything(path: str, durable: bool) -> None:
     def creator(target: str) -> None:
@@ -585,20 +586,20 @@ def test_a_stale_one_passes_while_another_process_creates(
     path: str, record: Record, processes: Processes, layout: str, way: Callable[[DataDirectory], str]
 ) -> None:
     datadir = versions(path, 1, layout)
-    datadir.creator = unwanted
+    datadir._creator = unwanted
     datadir.invalidate()
     creating = processes.start(_create_when_told, path, record, "new")
     record.wait("creating")
     for _ in range(10):
         assert promptly(lambda: way(datadir)) == "1"
-    assert datadir.refresh() is False
+    assert not datadir.refresh()
     record.write("go on")
     processes.join(creating)
     assert way(datadir) == "new"
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_while_there_is_nothing_yet_all_wait_for_who_creates(
+def test_while_it_is_missing_all_callers_wait_for_the_one_that_creates(
     path: str, record: Record, processes: Processes, way: Callable[[DataDirectory], str]
 ) -> None:
     creating = processes.start(_create_when_told, path, record, "new")
@@ -647,7 +648,7 @@ def _read_in_a_loop(path: str, record: Record, stop: str) -> None:
 
 
 @both_layouts
-def test_readers_who_leave_remove_the_old_versions_without_harm_to_the_new_ones(
+def test_readers_that_leave_remove_the_old_versions_without_harm_to_the_new_ones(
     path: str, record: Record, processes: Processes, layout: str
 ) -> None:
     datadir = versions(path, 1, layout, keep=1)
@@ -673,9 +674,9 @@ def test_it_can_be_pickled_to_another_process(path: str, processes: Processes, t
     )  # fmt: skip
     assert opened(datadir) == "module"
     copy: DataDirectory = pickle.loads(pickle.dumps(datadir))
-    for name in ("creator", "validate", "keep", "durable", "_path", "_timeout"):
+    for name in ("_creator", "_validate", "_keep", "_durable", "_path", "_timeout"):
         assert getattr(copy, name) == getattr(datadir, name), name
-    assert copy.dogpile.expiretime == 60
+    assert copy._dogpile.expiretime == 60
     processes.start(_use_pickled, pickle.dumps(datadir), method="spawn")
     processes.join()
 
@@ -692,7 +693,7 @@ def _use_pickled(data: bytes) -> None:
     assert opened(pickle.loads(data)) == "module"
 
 
-def test_asking_for_it_inside_its_first_creator_would_deadlock(path: str) -> None:
+def test_acquiring_it_inside_its_first_creator_would_deadlock(path: str) -> None:
     datadir = DataDirectory(path, 3600, lambda target: print(opened(datadir)))
     with pytest.raises(WouldDeadlock):
         promptly(datadir.refresh)
@@ -719,19 +720,19 @@ def test_a_foreign_link_is_adopted_flipped_and_what_it_led_to_is_left_alone(
 
 
 @pytest.mark.parametrize("leads", ["nowhere", "to itself"])
-def test_a_link_that_leads_nowhere_is_nothing_yet(path: str, leads: str) -> None:
+def test_a_link_that_leads_nowhere_is_missing(path: str, leads: str) -> None:
     os.symlink("nowhere" if leads == "nowhere" else os.path.basename(path), path)
     if leads == "to itself":
         with pytest.raises(PathError):
             DataDirectory(path, 3600, unwanted)
         return
     datadir = versions(path, 0)
-    assert datadir.status().state == "nothing"
+    assert datadir.status().state == "missing"
     assert opened(datadir) == "1"
 
 
 @pytest.mark.parametrize("how", ["removed", "emptied"])
-def test_a_version_that_was_removed_behind_our_back_is_created_again(path: str, how: str) -> None:
+def test_a_version_that_another_program_removed_is_created_again(path: str, how: str) -> None:
     datadir = versions(path, 1)
     loaded(datadir)
     if how == "removed":
@@ -739,19 +740,19 @@ def test_a_version_that_was_removed_behind_our_back_is_created_again(path: str, 
     else:
         os.unlink(path)
     time.sleep(0.001)
-    assert datadir.status().state == "nothing"
+    assert datadir.status().state == "missing"
     assert opened(datadir) == loaded(datadir) == text(path) == "2"
     assert hidden(path) == []
 
 
 @both_layouts
-def test_what_is_left_in_a_version_does_not_make_it_another(path: str, layout: str) -> None:
+def test_a_file_that_is_left_in_a_version_does_not_make_it_another(path: str, layout: str) -> None:
     datadir = versions(path, 2, layout)
-    createdtime, version = datadir.status().createdtime, datadir.dogpile.version
+    createdtime, version = datadir.status().createdtime, datadir._dogpile.version
     with datadir.open() as inside:
         Path(inside, "lock").touch()
     time.sleep(0.001)
-    assert (datadir.status().createdtime, datadir.dogpile.version) == (createdtime, version)
+    assert (datadir.status().createdtime, datadir._dogpile.version) == (createdtime, version)
 
 
 def test_another_directory_with_the_inode_of_the_removed_one_is_another(path: str) -> None:
@@ -779,8 +780,8 @@ def test_where_a_plain_directory_has_no_name_that_stays_it_is_not_read(
         for use in (opened, loaded):
             with pytest.raises(DatafileError) as caught:
                 use(datadir)
-            tells(caught.value, repr(path), "/proc is not mounted", "Cure: mount it")
-            assert str(caught.value).count("Cure") == 1
+            tells(caught.value, repr(path), "/proc is not mounted", "Hint: mount it")
+            assert str(caught.value).count("Hint") == 1
         assert opened(versions(path + ".link", 1)) == "1"
 
     mounted(Path("/proc"), "size=1m", read_without_proc)
@@ -788,16 +789,16 @@ def test_where_a_plain_directory_has_no_name_that_stays_it_is_not_read(
 
 def test_a_copy_of_a_version_is_another_whatever_it_has_been_marked_with(path: str) -> None:
     datadir = versions(path, 1)
-    before = datadir.dogpile.version
+    before = datadir._dogpile.version
     subprocess.run(["cp", "-a", os.path.realpath(path), path + ".copy"], check=True)
     os.unlink(path)
     os.rename(path + ".copy", path)
     time.sleep(0.001)
-    assert datadir.dogpile.version != before
+    assert datadir._dogpile.version != before
 
 
 def test_a_link_that_was_set_back_by_hand_is_believed_and_the_later_version_is_dropped(path: str) -> None:
-    # What one leaves as well who was killed before he flipped the link.
+    # A creator that is killed before it flips the link leaves the same.
     datadir = versions(path, 2, keep=2)
     earlier = os.readlink(path)
     datadir.refresh(force=True)
@@ -849,7 +850,7 @@ def _replaced_by(path: str, make: Callable[[str], object]) -> DataDirectory:
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).touch()], ids=["fifo", "file"])
-def test_what_is_no_directory_is_neither_replaced_nor_read_and_nothing_piles_up(
+def test_a_path_that_is_no_directory_is_neither_replaced_nor_read_and_nothing_piles_up(
     path: str, make: Callable[[str], object]
 ) -> None:
     datadir = _replaced_by(path, make)
@@ -902,7 +903,7 @@ def test_as_many_earlier_versions_are_kept_as_asked_for(path: str, layout: str, 
     with pytest.raises(DatafileError) as caught:
         datadir.rollback()
     assert caught.value.errno == errno.ENOENT
-    tells(caught.value, repr(path), "no earlier version", "Cure: ")
+    tells(caught.value, repr(path), "no earlier version", "Hint: ")
     assert hidden(path) == []
 
 
@@ -926,6 +927,46 @@ def test_a_version_goes_with_its_last_reader_though_those_between_are_gone(path:
         assert text(inside) == "2"
         assert hidden(path) == ["2", "4"]
     assert hidden(path) == ["4"]
+
+
+@both_layouts
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "no look is possible"), KeyboardInterrupt()], ids=type)
+def test_an_error_right_after_the_swap_leaves_the_version_before_it(
+    path: str, layout: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datadir = versions(path, 2, layout, keep=1)
+
+    def fails(*_: object) -> None:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr("dogpile_fs._datafile.datadirectory.fingerprint_of", fails)
+    with pytest.raises(type(error)):
+        datadir.refresh(force=True)
+    assert text(path) == "3"
+    datadir.rollback()
+    assert text(path) == "2"
+
+
+@pytest.mark.parametrize("call", ["exchange", "rename"])
+def test_an_interrupt_at_the_swap_of_a_plain_directory_leaves_the_version_before_it(
+    path: str, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datadir, real = versions(path, 2, "plain", keep=1), getattr(swap, call)
+
+    def interrupted(new: str, old: str) -> None:
+        real(new, old)
+        if call == "exchange" or ".dogpile-dir-" in old:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(swap, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        datadir.refresh(force=True)
+    now = text(path)
+    assert now == ("2" if call == "exchange" else "3")
+    datadir.rollback()
+    assert text(path) == ("1" if now == "2" else "2")
 
 
 @both_layouts
@@ -1009,7 +1050,7 @@ def test_what_a_killed_creator_left_is_removed_by_the_next(
 
 
 @both_layouts
-def test_one_who_was_killed_after_validating_costs_one_creation(
+def test_a_creator_that_was_killed_after_validating_costs_one_creation(
     path: str, record: Record, processes: Processes, layout: str
 ) -> None:
     def validate(target: str) -> None:
@@ -1028,11 +1069,11 @@ def test_one_who_was_killed_after_validating_costs_one_creation(
 
 
 def _places(path: str) -> tuple[str, str]:
-    begin, end = swap.marked("dir", path)
+    begin, end = temp_affixes("dir", path)
     return os.path.join(os.path.dirname(path), begin), end
 
 
-def test_one_who_was_killed_between_the_exchange_and_the_renaming_left_the_old_one_which_goes(path: str) -> None:
+def test_a_creator_that_was_killed_between_exchange_and_rename_left_the_old_version_which_goes(path: str) -> None:
     datadir = versions(path, 1, "plain")
     target = f"{_places(path)[0].replace('-dir-', '-new-')}abcd{_places(path)[1]}"
     making("new")(target)
@@ -1043,13 +1084,15 @@ def test_one_who_was_killed_between_the_exchange_and_the_renaming_left_the_old_o
     assert (opened(datadir), hidden(path)) == ("2", [])
 
 
-def test_one_who_was_killed_while_he_removed_left_what_the_next_removes(path: str) -> None:
+@pytest.mark.parametrize("kind", ["new", "old"])
+def test_one_who_was_killed_while_he_removed_left_what_the_next_removes(path: str, kind: str) -> None:
     datadir = versions(path, 1)
-    half = f"{_places(path)[0].replace('-dir-', '-new-')}abcd{_places(path)[1]}"
+    half = f"{_places(path)[0].replace('-dir-', f'-{kind}-')}abcd{_places(path)[1]}"
     os.mkdir(half)
     Path(half, "file").touch()
     datadir.refresh(force=True)
     assert left_beside(path) == []
+    assert not os.path.exists(half)
 
 
 def test_foreign_things_under_names_of_versions_do_no_harm(path: str) -> None:
@@ -1090,7 +1133,7 @@ def test_two_directories_that_a_link_makes_one_leave_each_others_work_alone(tmp_
     assert (text(str(tmp_path / "link")), text(str(tmp_path / "index"))) == ("by the link", "by itself")
 
 
-# Replaced behind our back, adopted.
+# Replaced by another program, adopted.
 
 
 @both_layouts
@@ -1165,7 +1208,7 @@ def test_a_version_that_its_creator_made_read_only_is_removed_too(unprivileged: 
     unprivileged.run(swap_read_only_trees)
 
 
-def test_a_directory_that_may_not_be_written_is_told(unprivileged: Unprivileged) -> None:
+def test_a_directory_that_may_not_be_written_is_an_error(unprivileged: Unprivileged) -> None:
     unprivileged.writable()
     versions(unprivileged.path, 1)
     for name in (".dogpile", ".dogpile.lock"):
@@ -1182,7 +1225,7 @@ def test_a_directory_that_may_not_be_written_is_told(unprivileged: Unprivileged)
     unprivileged.run(use)
 
 
-def test_a_version_that_this_user_may_not_enter_is_told(unprivileged: Unprivileged) -> None:
+def test_a_version_that_this_user_may_not_enter_is_an_error(unprivileged: Unprivileged) -> None:
     unprivileged.writable()
     versions(unprivileged.path, 1)
     os.chmod(os.path.realpath(unprivileged.path), 0)
@@ -1216,7 +1259,7 @@ def test_a_parent_that_may_not_be_listed_is_told_or_will_do_but_nothing_piles_up
 
 
 @both_layouts
-def test_a_mount_point_is_told(mounted: Callable[..., None], tmp_path: Path, layout: str) -> None:
+def test_a_mount_point_is_an_error(mounted: Callable[..., None], tmp_path: Path, layout: str) -> None:
     place = tmp_path / "mount"
 
     def create_in_vain() -> None:
@@ -1242,13 +1285,13 @@ def test_a_mount_point_is_told(mounted: Callable[..., None], tmp_path: Path, lay
 @both_layouts
 def test_with_too_few_descriptors_it_says_so_and_leaves_nothing(path: str, layout: str) -> None:
     datadir = versions(path, 1, layout)
-    datadir.creator, datadir.durable = os.mkdir, True
+    datadir._creator, datadir._durable = os.mkdir, True
     survives_few_descriptors(lambda: datadir.refresh(force=True))
     assert left_beside(path) == []
     survives_few_descriptors(lambda: datadir.open().__enter__() and None)
 
 
-def test_a_version_that_a_foreign_hand_keeps_locked_does_not_hold_up_a_reader_beyond_his_timeout(
+def test_a_version_that_another_program_keeps_locked_holds_up_no_reader_beyond_its_timeout(
     path: str, record: Record, processes: Processes
 ) -> None:
     versions(path, 1)
@@ -1286,6 +1329,45 @@ def test_a_version_that_a_foreign_hand_keeps_locked_does_not_hold_up_a_reader_be
 
 def test_the_dogpile_under_it_is_the_public_one(path: str) -> None:
     datadir = versions(path, 1)
-    assert type(datadir.dogpile) is Dogpile
-    assert datadir.dogpile.path == path
+    assert type(datadir._dogpile) is Dogpile
+    assert datadir._dogpile.path == path
     assert repr(datadir) == f"DataDirectory({path!r}, 3600.0)"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
+@pytest.mark.parametrize("is_member", [True, False])
+def test_a_version_keeps_the_setgid_bit_of_another_users_version_with_its_group(
+    tmp_path: Path, is_member: bool
+) -> None:
+    place, group, other = tmp_path / "place", 54321, 54322
+    for directory in (tmp_path, *tmp_path.parents):
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            directory.chmod(directory.stat().st_mode | stat.S_IXOTH)
+    place.mkdir()
+    place.chmod(0o777)
+    path = place / "version"
+    path.mkdir()
+    os.chown(path, 0, group)
+    path.chmod(0o2775)
+
+    def replace_as_another_user() -> None:
+        os.setgroups([group if is_member else other])
+        os.setresgid(other, other, other)
+        os.setresuid(65534, 65534, 65534)
+        DataDirectory(path, 3600, os.mkdir).refresh(force=True)
+
+    assert ended_well(in_child(replace_as_another_user))
+    found = path.stat()
+    # Without the group, its permissions are those of all others, and new files must not get another one.
+    expected = (65534, group, 0o2775) if is_member else (65534, other, 0o755)
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == expected
+
+
+def test_a_version_keeps_the_setgid_bit_of_an_own_version(tmp_path: Path) -> None:
+    path = tmp_path / "version"
+    directory = DataDirectory(path, 3600, os.mkdir)
+    directory.refresh()
+    path.chmod(0o2750)
+    for _ in range(2):
+        directory.refresh(force=True)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o2750

@@ -13,15 +13,28 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dogpile_fs import DataDirectory, Datafile, DatafileError, LockTimeout, atomic_write
-from dogpile_fs._layout import number_in
+from dogpile_fs import (
+    DataDirectory,
+    Datafile,
+    DatafileError,
+    Dogpile,
+    DogpileError,
+    LockTimeout,
+    Policy,
+    atomic_write,
+)
+from dogpile_fs._layout import number_in, temp_affixes
+from dogpile_fs._os import byterange
 from dogpile_fs._os import replace as swap
+from dogpile_fs._os.openfile import OpenFile
 from tests.hostile.test_broken_environments import NOBODY, Unprivileged, unprivileged
 from tests.support.cli_processes import Cli, bytecode, cli
-from tests.support.places import left_beside, writing
+from tests.support.places import hidden, left_beside, writing
+from tests.support.processes import PATIENCE, wait_for
 
 from .test_datadirectory import making, opened, versions
 
@@ -29,7 +42,7 @@ __all__ = ["bytecode", "cli", "unprivileged"]  # fixtures
 
 
 @pytest.mark.parametrize("layout", ["link", "plain"])
-def test_who_keeps_none_rolls_back_and_leaves_the_others(path: str, layout: str) -> None:
+def test_an_object_that_keeps_none_rolls_back_and_leaves_the_others(path: str, layout: str) -> None:
     versions(path, 4, layout, keep=3)
     for expected in ("3", "2", "1"):
         DataDirectory(path).rollback()
@@ -57,7 +70,7 @@ def test_a_file_that_was_removed_is_rolled_back(cli: Cli) -> None:
     assert cli.text() == "one"
 
 
-def test_what_a_foreign_link_leads_to_keeps_its_permissions(tmp_path: Path) -> None:
+def test_the_target_of_another_programs_link_keeps_its_permissions(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "below").mkdir(parents=True)
     for directory in (home / "below", home):
@@ -66,15 +79,17 @@ def test_what_a_foreign_link_leads_to_keeps_its_permissions(tmp_path: Path) -> N
     link.symlink_to(home)
     swap.remove_tree(str(link))
     assert [stat.S_IMODE(directory.stat().st_mode) for directory in (home, home / "below")] == [0o555, 0o555]
-    begin, end = swap.marked("new", str(tmp_path / "report"))
-    os.symlink(home, tmp_path / f"{begin}deadbeef{end}")
+    begin, end = temp_affixes("new", str(tmp_path / "report"))
+    (tmp_path / ".dogpile").mkdir()
+    os.symlink(home, tmp_path / ".dogpile" / f"{begin}deadbeef{end}")
     Datafile(tmp_path / "report", 0, writing("new")).refresh()
     assert left_beside(str(tmp_path / "report")) == []
     assert stat.S_IMODE(home.stat().st_mode) == 0o555
 
 
 def test_the_swaps_wait_for_readers_ends_at_the_timeout_of_the_call(path: str) -> None:
-    datafile = Datafile(path, 0, writing("old"), readers=True, keep=1)
+    policy = Policy(backoff=None, stale_if_error=False)
+    datafile = Datafile(path, 0, writing("old"), readers=True, keep=1, policy=policy)
     datafile.refresh()
     datafile.refresh(force=True)
     inside, leave = threading.Event(), threading.Event()
@@ -166,19 +181,11 @@ def test_many_loaders_load_once_each(path: str) -> None:
 
         return load
 
-    loaders = [loader(number) for number in range(60)]
+    loaders = [loader(number) for number in range(16)]
     for _ in range(3):
-        assert [datafile.load(load) for load in loaders] == list(range(60))
-    assert calls == list(range(60))
+        assert [datafile.load(load) for load in loaders] == list(range(16))
+    assert calls == list(range(16))
     assert datafile.load(json.load) == {}
-
-
-def test_a_temp_file_far_from_the_others_is_removed(path: str) -> None:
-    begin, end = swap.marked("tmp", path)
-    Path(os.path.dirname(path), f"{begin}99{end}").write_text("left")
-    with atomic_write(path) as file:
-        file.write(b"new")
-    assert left_beside(path) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to others")
@@ -217,7 +224,7 @@ def test_a_version_that_cannot_be_named_changes_places_again(path: str, monkeypa
     assert opened(datadir) == "1"
 
 
-def test_whose_build_another_creator_removed_for_lack_of_a_lock_file_builds_again(path: str) -> None:
+def test_a_creator_whose_build_another_one_removed_does_not_create(path: str) -> None:
     """Found by the campaign: a temp cleaner, two creators, and an error for the first of them."""
     built: list[str] = []
 
@@ -228,27 +235,52 @@ def test_whose_build_another_creator_removed_for_lack_of_a_lock_file_builds_agai
             os.unlink(path + ".dogpile.lock")
             assert Datafile(path, 3600, creator).refresh(force=True)  # takes the first one for left
 
-    Datafile(path, 3600, creator).refresh()
-    assert Path(path).read_text() == "version 3"
-    assert len(set(built)) == 3
+    assert not Datafile(path, 3600, creator).refresh()
+    assert Path(path).read_text() == "version 2"
+    assert Datafile(path, 3600).status().generation == 1
+    assert len(set(built)) == 2
 
 
-def test_who_has_lost_his_lock_file_does_not_take_for_left_what_another_builds(path: str) -> None:
+def test_a_creator_that_has_lost_its_lock_file_removes_no_other_build(path: str) -> None:
     beside: list[str] = []
 
     def creator(target: str) -> None:
         Path(target).write_text("mine")
+        if not beside:
+            os.unlink(path + ".dogpile.lock")
+            beside.append(target + "-anothers")
+            Path(beside[0]).write_text("another's")
+
+    leftovers: list[bool] = []
+
+    def validate(target: str) -> None:
+        leftovers.append(os.path.exists(beside[0]))
+
+    assert Datafile(path, 3600, creator, validate=validate).refresh()
+    assert leftovers == [True, False], "the creator that has its lock file removes leftovers"
+    assert Path(path).read_text() == "mine"
+
+
+def test_a_creator_that_has_lost_its_lock_file_neither_swaps_nor_stamps(path: str) -> None:
+    def creator(target: str) -> None:
+        Path(target).write_text("new")
         os.unlink(path + ".dogpile.lock")
-        beside.append(target + "-anothers")
-        Path(beside[0]).write_text("another's")
 
-    Datafile(path, 3600, creator).refresh()
-    assert Path(beside[0]).read_text() == "another's"
-    Datafile(path, 3600, lambda target: Path(target).write_text("next")).refresh(force=True)
-    assert not os.path.exists(beside[0])
+    Datafile(path, 3600, lambda target: Path(target).write_text("old")).refresh()
+    datafile = Datafile(path, 3600, creator)
+    datafile.invalidate()
+    with datafile.open("r") as file:
+        assert file.read() == "old"
+    with pytest.raises(DatafileError, match="was removed each time"):
+        datafile.refresh()
+    assert (Path(path).read_text(), datafile.status().generation, datafile.status().state) == ("old", 1, "stale")
+    assert left_beside(path) == []
+    dogpile = Dogpile(3600, path)
+    assert not dogpile.refresh(lambda: os.unlink(path + ".dogpile.lock"))
+    assert dogpile.status().state == "stale"
 
 
-def test_whose_build_vanishes_while_the_lock_file_is_there_is_told(path: str) -> None:
+def test_a_new_version_that_vanishes_while_the_lock_file_is_there_is_an_error(path: str) -> None:
     def creator(target: str) -> None:
         Path(target).write_text("gone")
         os.unlink(target)
@@ -259,8 +291,9 @@ def test_whose_build_vanishes_while_the_lock_file_is_there_is_told(path: str) ->
 
 @pytest.mark.parametrize("number", ["9" * 215, "\u0661", "01", "\u0669" * 9], ids=ascii)
 def test_a_number_that_we_do_not_write_is_no_version_of_a_file(path: str, number: str) -> None:
-    begin, end = swap.marked("kept", path)
-    foreign = Path(os.path.dirname(path), begin + number + end)
+    begin, end = temp_affixes("kept", path)
+    foreign = Path(hidden(path), begin + number + end)
+    foreign.parent.mkdir()
     foreign.write_text("foreign")
     for text in ("one", "two", "three"):
         Datafile(path, 0, writing(text), keep=1).refresh(force=True)
@@ -273,7 +306,7 @@ def test_a_number_that_we_do_not_write_is_no_version_of_a_file(path: str, number
 
 @pytest.mark.parametrize("numbers", ["1-\u0660", "\u0661-0", "01-0", "1-00", "9" * 205 + "-0"], ids=ascii)
 def test_a_number_that_we_do_not_write_is_no_version_of_a_directory(path: str, numbers: str) -> None:
-    begin, end = swap.marked("dir", path)
+    begin, end = temp_affixes("dir", path)
     foreign = Path(os.path.dirname(path), begin + numbers + end)
     versions(path, 1, keep=1)
     foreign.mkdir()
@@ -285,7 +318,7 @@ def test_a_number_that_we_do_not_write_is_no_version_of_a_directory(path: str, n
     assert {name for name in os.listdir(foreign.parent) if name.startswith(begin)} == {foreign.name} | ours
 
 
-def test_a_link_that_leads_where_no_name_does_is_told_and_does_not_hang(path: str) -> None:
+def test_a_link_that_leads_where_no_name_does_is_an_error_and_does_not_hang(path: str) -> None:
     # Through /proc it leads to a directory that was removed, and still can be looked at.
     removed = path + "-removed"
     os.mkdir(removed)
@@ -301,8 +334,8 @@ def test_a_link_that_leads_where_no_name_does_is_told_and_does_not_hang(path: st
         os.close(descriptor)
 
 
-def test_whose_build_another_removes_and_gives_the_lock_file_back_builds_again(path: str) -> None:
-    """Found by the campaign: his lock file is at its path, and his new version is not."""
+def test_a_creator_whose_build_another_removes_and_gives_the_lock_file_back_builds_again(path: str) -> None:
+    """Found by the campaign: the lock file is at its path, and the new version is not."""
     built: list[str] = []
 
     def validate(target: str) -> None:
@@ -332,14 +365,80 @@ def test_a_version_of_a_directory_that_another_made_meanwhile_is_not_in_the_way(
     assert len(made) >= 2
 
 
-def test_what_was_left_and_cannot_be_removed_is_in_nobodys_way(unprivileged: Unprivileged) -> None:
+#: Where another program's link leads nowhere: by its length, through a file, to itself, to a closed directory.
+NOWHERE = ["x" * 300, "file/under", "/proc/self/fd/99999/x", "itself", "closed/within"]
+
+
+def plant(leads: str, place: str) -> None:
+    """Make a link that leads nowhere at *place*."""
+    home = os.path.dirname(place)
+    if leads.startswith("file"):
+        Path(home, "file").touch()
+    elif leads.startswith("closed"):
+        os.mkdir(os.path.join(home, "closed"), 0)
+    os.symlink(os.path.basename(place) if leads == "itself" else leads, place)
+
+
+@pytest.mark.parametrize("leads", NOWHERE, ids=lambda leads: leads[:20])
+def test_a_link_to_nowhere_under_the_name_of_a_version_is_passed_over(
+    leads: str, unprivileged: Unprivileged
+) -> None:
+    unprivileged.writable()
+
+    def create_and_roll_back() -> None:
+        path = unprivileged.path
+        begin, end = temp_affixes("dir", path)
+        index = DataDirectory(path, 3600, making("1"), keep=1)
+        plant(leads, os.path.join(unprivileged.directory, f"{begin}7-6{end}"))
+        index.refresh()
+        DataDirectory(path, 3600, making("2"), keep=1).refresh(force=True)
+        assert opened(index) == "2"
+        index.rollback()
+        assert opened(index) == "1"
+
+    unprivileged.run(create_and_roll_back)
+
+
+@pytest.mark.parametrize("leads", ["x" * 300, "file/under"], ids=lambda leads: leads[:20])
+@pytest.mark.parametrize("by", ["path", "another link"])
+@pytest.mark.parametrize("kind", [Datafile, DataDirectory, atomic_write])
+def test_a_link_to_nowhere_that_is_in_the_way_is_told_by_its_own_name(
+    kind: Any, by: str, leads: str, path: str
+) -> None:
+    link = path
+    if by == "another link":
+        link = os.path.join(os.path.dirname(path), ".dogpile-dir-0123456789abcdef-1-0.resource")
+        os.symlink(os.path.basename(link), path)
+    plant(leads, link)
+    with pytest.raises(DogpileError) as caught, kind(path) as _:
+        pass
+    assert f"{link!r} is a symbolic link to {leads[:100]!r}"[:-1] in str(caught.value)
+    assert str(caught.value).endswith("Hint: remove that link.")
+
+
+@pytest.mark.parametrize("leads", ["x" * 300, "file/under"], ids=lambda leads: leads[:20])
+def test_a_link_to_nowhere_that_comes_later_is_told_by_its_own_name(leads: str, path: str) -> None:
+    report = Datafile(path, 3600, writing("new"))
+    plant(leads, path)
+    for act in (report.refresh, report.rollback):
+        with pytest.raises(DogpileError) as caught:
+            act()
+        assert f"{path!r} is a symbolic link to " in str(caught.value)
+        assert "shorten the name" not in str(caught.value)
+
+
+def test_a_leftover_that_cannot_be_removed_blocks_no_creation(unprivileged: Unprivileged) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs another user, and so root")
     path, directory = unprivileged.path, unprivileged.directory
     directory.chmod(0o1777)
     os.chown(directory, NOBODY + 1, NOBODY + 1)
-    begin, end = swap.marked("new", path)
-    left = directory / f"{begin}left{end}"
+    begin, end = temp_affixes("new", path)
+    hidden = directory / f".dogpile-{NOBODY}"
+    hidden.mkdir()
+    hidden.chmod(0o1777)
+    os.chown(hidden, NOBODY + 1, NOBODY + 1)
+    left = hidden / f"{begin}left{end}"
     left.write_text("another's")
     unprivileged.run(lambda: Datafile(path, 3600, writing("new")).refresh())
     assert Path(path).read_text() == "new"
@@ -370,3 +469,49 @@ def test_a_command_that_is_run_twice_for_lack_of_a_lock_file_leaves_signals_as_t
     )
     assert done.returncode == 0, done.stderr
     assert (cli.directory / "file").read_text() == "new\n"
+
+
+@pytest.mark.parametrize("how", ["refresh", "rollback"])
+def test_a_lock_file_removed_while_the_swap_waits_for_a_reader_stops_that_swap(path: str, how: str) -> None:
+    built: list[str] = []
+
+    def creator(target: str) -> None:
+        built.append(target)
+        Path(target).write_text(f"version {len(built)}")
+
+    datafile = Datafile(path, 3600, creator, keep=1, readers=True)
+    datafile.refresh()
+    datafile.refresh(force=True)
+    ended: list[object] = []
+
+    def swap() -> None:
+        try:
+            if how == "refresh":
+                ended.append(datafile.refresh(force=True))
+            else:
+                datafile.rollback()
+        except DatafileError as error:
+            ended.append(str(error))
+
+    def is_writer_waiting() -> bool:
+        lock_file = OpenFile.of_lock_file(path + ".dogpile.rwlock")
+        try:
+            return byterange.is_exclusively_locked(lock_file.fd, 0)
+        finally:
+            lock_file.close()
+
+    with Datafile(path, 3600, readers=True).open("r") as file:
+        thread = threading.Thread(target=swap)
+        thread.start()
+        wait_for(is_writer_waiting, "the swap to wait")
+        os.unlink(path + ".dogpile.lock")
+        assert file.read() == "version 2"
+    thread.join(PATIENCE)
+    if how == "refresh":
+        assert (ended, len(built), Path(path).read_text()) == (["created"], 4, "version 4"), (
+            "it is built and swapped anew"
+        )
+        assert datafile.status().generation == 3
+    else:
+        assert "was removed meanwhile" in str(ended[0])
+        assert (len(built), Path(path).read_text(), datafile.status().generation) == (2, "version 2", 2)

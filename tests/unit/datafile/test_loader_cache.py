@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import functools
 import gc
+import itertools
 import json
+import logging
 import multiprocessing
 import os
+import pickle
+import signal
 import sys
 import threading
 import time
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 
-from dogpile_fs import DataDirectory, Datafile, LockTimeout, WouldDeadlock
-from dogpile_fs._datafile.loader_cache import Loading, key_of
+from dogpile_fs import (
+    Backoff,
+    CreationFailed,
+    DataDirectory,
+    Datafile,
+    DatafileError,
+    Dogpile,
+    LockTimeout,
+    NeedRegenerationException,
+    WouldDeadlock,
+)
+from dogpile_fs._datafile.loader_cache import LoaderCache, loader_key
 from dogpile_fs._os.waiting import NOW
+from dogpile_fs._sidecar.fingerprint import TAGGED, Fingerprint
+from dogpile_fs._sidecar.record import Record as SidecarRecord
+from tests.campaign.programs import few_descriptors
 from tests.support.places import writing
 from tests.support.processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for
 from tests.unit.locks.test_readwrite import in_thread
@@ -108,7 +129,7 @@ def test_the_loader_gets_the_version_opened_for_reading_bytes_and_closed_after_i
     files: list[BinaryIO] = []
 
     def loader(file: BinaryIO) -> None:
-        assert (file.mode, file.name, file.tell()) == ("rb", datafile.dogpile.path, 0)
+        assert (file.mode, file.name, file.tell()) == ("rb", datafile._dogpile.path, 0)
         files.append(file)
 
     assert datafile.load(loader) is None
@@ -155,7 +176,7 @@ def test_a_creation_by_another_process_is_seen_by_the_next_call(
         # Whose creator is its own copy, and counts from where its parent's was.
         processes.join(processes.start(lambda: datafile.refresh(force=True)))
         assert datafile.load(loader).said == str(number + 1)
-        datafile.creator = writing(str(number + 2))
+        datafile._creator = writing(str(number + 2))
     assert loader.made == [str(number) for number in range(1, 7)]
 
 
@@ -180,8 +201,8 @@ def test_a_forked_child_has_what_its_parent_had_loaded(datafile: Datafile, loade
 
 
 def test_two_objects_of_one_path_load_for_themselves(datafile: Datafile, loader: Loader) -> None:
-    assert datafile.dogpile.path is not None
-    other = Datafile(datafile.dogpile.path, 3600)
+    assert datafile._dogpile.path is not None
+    other = Datafile(datafile._dogpile.path, 3600)
     assert datafile.load(loader) is not other.load(loader)
     assert loader.made == ["1", "1"]
 
@@ -228,7 +249,7 @@ def test_while_one_thread_loads_the_next_all_others_get_the_old_one_at_once(
     assert loader.made == ["1", "2"]
 
 
-def test_what_is_swapped_in_while_one_loads_is_loaded_next(datafile: Datafile, loader: Loader) -> None:
+def test_a_version_that_is_swapped_in_during_a_load_is_loaded_next(datafile: Datafile, loader: Loader) -> None:
     loader.gate = threading.Event()
     threads, things = threads_of(1, lambda: datafile.load(loader))
     assert loader.inside.acquire(timeout=PATIENCE)
@@ -299,7 +320,7 @@ def test_a_thread_that_was_held_up_after_its_pass_does_not_load_again_what_anoth
     loader = Hashed()
     datafile.load(loader)
     datafile.invalidate()
-    datafile.creator, creator = None, datafile.creator  # so that the thread passes, and sees version 1
+    datafile._creator, creator = None, datafile._creator  # so that the thread passes, and sees version 1
 
     def load_late() -> Thing:
         loader.victim = threading.get_ident()
@@ -307,7 +328,7 @@ def test_a_thread_that_was_held_up_after_its_pass_does_not_load_again_what_anoth
 
     [thread], things = threads_of(1, load_late)
     wait_for(lambda: loader.held.is_set() or not thread.is_alive(), "the thread to be held up, if it can be")
-    datafile.creator = creator
+    datafile._creator = creator
     datafile.refresh(force=True)
     second = datafile.load(loader)
     loader.go_on.set()
@@ -320,60 +341,408 @@ def test_a_thread_that_was_held_up_after_its_pass_does_not_load_again_what_anoth
 # A loader that fails.
 
 
-def test_what_the_loader_raises_reaches_the_caller_and_the_next_call_tries_again(datafile: Datafile) -> None:
-    mine = ZeroDivisionError("mine")
-    outcomes: list[Any] = [mine, mine, "one", mine, "two"]
-
-    def loader(file: BinaryIO) -> Any:
-        outcome = outcomes.pop(0)
-        if outcome is mine:
-            raise mine
-        return outcome
-
-    for _ in range(2):
-        with pytest.raises(ZeroDivisionError) as caught:
-            datafile.load(loader)
-        assert caught.value is mine
-    assert datafile.load(loader) == "one"
-    datafile.refresh(force=True)
-    with pytest.raises(ZeroDivisionError):
-        datafile.load(loader)
-    assert datafile.load(loader) == "two"
-    assert outcomes == []
+LONG = Backoff(initial=60)
 
 
-def test_while_a_loader_that_fails_runs_the_others_keep_the_old_object(datafile: Datafile, loader: Loader) -> None:
-    failing = Failing(loader)
+class Failing:
+    """Loads with *loader*, and then raises *error*, if there is one."""
+
+    def __init__(self, loader: Callable[[BinaryIO], Thing], error: BaseException | None = None) -> None:
+        self.loader = loader
+        self.error = error
+
+    def __call__(self, file: BinaryIO) -> Thing:
+        thing = self.loader(file)
+        if self.error is not None:
+            raise self.error
+        return thing
+
+
+@pytest.fixture
+def failing(loader: Loader) -> Failing:
+    return Failing(loader)
+
+
+def remade(datafile: Datafile, **policy: Any) -> Datafile:
+    """Return another object of the same file and creator, with other policies."""
+    return Datafile(datafile._path, 3600, datafile._creator, durable=False, **policy)
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_a_loader_that_fails_on_a_new_version_leaves_the_old_object_in_use(
+    datafile: Datafile, loader: Loader, failing: Failing, caplog: pytest.LogCaptureFixture
+) -> None:
+    datafile = remade(datafile, backoff=LONG)
     first = datafile.load(failing)
     datafile.refresh(force=True)
-    loader.gate, failing.fails = threading.Event(), True
+    failing.error = ZeroDivisionError("mine")
+    assert [datafile.load(failing) for _ in range(20)] == [first] * 20
+    assert loader.made == ["1", "2"]
+    [told] = errors_in(caplog)
+    assert told.exc_info is not None
+    assert told.exc_info[1] is failing.error
+    assert repr(datafile._path)[1:-1] in told.getMessage()
+    assert "ZeroDivisionError: mine" in told.getMessage()
+
+
+def test_a_new_version_ends_a_loaders_backoff(
+    datafile: Datafile, loader: Loader, failing: Failing, caplog: pytest.LogCaptureFixture
+) -> None:
+    datafile = remade(datafile, backoff=LONG)
+    first = datafile.load(failing)
+    failing.error = ZeroDivisionError()
+    for number in range(2, 5):
+        datafile.refresh(force=True)
+        assert [datafile.load(failing) for _ in range(3)] == [first] * 3
+        assert len(errors_in(caplog)) == number - 1
+    failing.error = None
+    assert datafile.load(failing) is first
+    datafile.refresh(force=True)
+    assert datafile.load(failing).said == "5"
+    assert loader.made == ["1", "2", "3", "4", "5"]
+
+
+def test_a_loaders_backoff_grows_and_is_logged_once_per_version(
+    datafile: Datafile, loader: Loader, failing: Failing, caplog: pytest.LogCaptureFixture
+) -> None:
+    datafile = remade(datafile, backoff=Backoff(initial=0.05, maximum=0.2, factor=2, jitter=0))
+    called: list[float] = []
+
+    def noting(file: BinaryIO) -> Thing:
+        called.append(time.monotonic())
+        return loader(file)
+
+    failing.loader = noting
+    first = datafile.load(failing)
+    datafile.refresh(force=True)
+    failing.error = ZeroDivisionError()
+    while len(called) < 6:
+        assert datafile.load(failing) is first
+        time.sleep(0.001)
+    delays = [after - before for before, after in itertools.pairwise(called[1:])]
+    assert all(delay >= least for delay, least in zip(delays, [0.05, 0.1, 0.2, 0.2], strict=True)), delays
+    assert len(errors_in(caplog)) == 1
+    failing.error = None
+    wait_for(lambda: datafile.load(failing) is not first, "the next attempt")
+    assert datafile.load(failing).said == "2"
+
+
+def test_without_a_backoff_a_loader_is_called_each_time_and_the_old_object_stays_in_use(
+    datafile: Datafile, loader: Loader, failing: Failing, caplog: pytest.LogCaptureFixture
+) -> None:
+    datafile = remade(datafile, backoff=None)
+    first = datafile.load(failing)
+    datafile.refresh(force=True)
+    failing.error = ZeroDivisionError()
+    assert [datafile.load(failing) for _ in range(3)] == [first] * 3
+    assert loader.made == ["1", "2", "2", "2"]
+    assert len(errors_in(caplog)) == 1
+    failing.error = None
+    assert datafile.load(failing).said == "2"
+
+
+def test_a_loader_that_fails_without_an_old_object_raises_and_within_its_backoff_is_not_called(
+    datafile: Datafile, loader: Loader, failing: Failing, caplog: pytest.LogCaptureFixture
+) -> None:
+    datafile = remade(datafile, backoff=LONG)
+    failing.error = ZeroDivisionError("mine")
+    with pytest.raises(ZeroDivisionError) as caught:
+        datafile.load(failing)
+    assert caught.value is failing.error
+    for _ in range(3):
+        with pytest.raises(CreationFailed) as refused:
+            datafile.load(failing, timeout=0)
+        error = refused.value
+        assert (error.path, error.failures, error.failed_type) == (datafile._path, 1, "ZeroDivisionError")
+        assert error.loader == f"{__name__}.Failing"
+        assert 0 < error.retry_at - time.time() <= 66
+        assert isinstance(error.__cause__, ZeroDivisionError)
+        assert error.__cause__.__traceback__ is None  # it keeps no file and no object of the loader's alive
+        assert all(word in str(error) for word in (repr(datafile._path), "Failing", "Hint: "))
+        assert str(pickle.loads(pickle.dumps(error)))[:20] == str(error)[:20]
+    assert loader.made == ["1"]
+    assert len(errors_in(caplog)) == 1
+    assert datafile.load(loader).said == "1"  # another loader has a backoff of its own
+    datafile.refresh(force=True)
+    failing.error = None
+    assert datafile.load(failing).said == "2"
+
+
+def test_without_a_backoff_each_caller_without_an_object_gets_the_loaders_error(
+    datafile: Datafile, failing: Failing
+) -> None:
+    datafile = remade(datafile, backoff=None)
+    failing.error = ZeroDivisionError("mine")
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            datafile.load(failing)
+    failing.error = None
+    assert datafile.load(failing).said == "1"
+
+
+@pytest.mark.parametrize("backoff", [None, LONG])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), asyncio.CancelledError(), WouldDeadlock()]
+)
+def test_interrupts_reach_the_caller_of_load_and_begin_no_backoff(
+    datafile: Datafile,
+    failing: Failing,
+    error: BaseException,
+    backoff: Backoff | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    datafile = remade(datafile, backoff=backoff)
+    for said in ("1", "2"):
+        failing.error = error
+        for _ in range(2):
+            with pytest.raises(type(error)) as caught:
+                datafile.load(failing)
+            assert caught.value is error
+        failing.error = None
+        assert datafile.load(failing).said == said
+        datafile.refresh(force=True)
+    assert errors_in(caplog) == []
+
+
+def test_a_loader_that_needs_a_regeneration_has_a_new_version_created(
+    datafile: Datafile, failing: Failing
+) -> None:
+    datafile = remade(datafile, backoff=LONG)
+    first = datafile.load(failing)
+    datafile.refresh(force=True)
+    failing.error = NeedRegenerationException()
+    with pytest.raises(NeedRegenerationException):
+        datafile.load(failing)
+    failing.error = None
+    assert datafile.load(failing).said == "3"
+    assert first.said == "1"
+
+
+def test_a_process_that_may_not_read_a_new_version_goes_on_with_the_old_object(
+    path: str, loader: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    datafile = Datafile(path, 3600, writing("1"), durable=False, backoff=Backoff(initial=0.01, maximum=0.01))
+    first = datafile.load(loader)
+    datafile._creator = writing("2")
+    datafile.refresh(force=True)
+    with few_descriptors(0):  # as a file whose mode forbids it; root may read that
+        assert [datafile.load(loader) for _ in range(5)] == [first] * 5
+        with pytest.raises(DatafileError):
+            datafile.load(lambda file: file.read())
+    assert len(errors_in(caplog)) == 1
+    wait_for(lambda: datafile.load(loader) is not first, "the new version to be loaded")
+
+
+def test_a_directorys_loader_that_fails_leaves_the_old_object_in_use(path: str) -> None:
+    datadir = DataDirectory(path, 3600, os.mkdir, durable=False, backoff=LONG)
+
+    def loader(place: str) -> list[str]:
+        if fails:
+            raise ZeroDivisionError
+        return os.listdir(place)
+
+    fails = False
+    first = datadir.load(loader)
+    datadir.refresh(force=True)
+    fails = True
+    assert datadir.load(loader) is datadir.load(loader) is first
+    with pytest.raises(ZeroDivisionError):
+        datadir.load(lambda place: loader(place))
+    datadir.refresh(force=True)
+    fails = False
+    assert datadir.load(loader) is not first
+
+
+def test_a_process_has_its_own_backoff_of_a_loader(datafile: Datafile, failing: Failing) -> None:
+    datafile = remade(datafile, backoff=LONG)
+    failing.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        datafile.load(failing)
+    other = remade(datafile, backoff=LONG)  # as in another process
+    failing.error = None
+    assert other.load(failing).said == "1"
+    assert datafile.status().failures == 0
+
+
+# Creations that fail: load() does as open(), acquire() and path() do.
+
+
+def is_there(given: Any) -> bool:
+    return given is not None
+
+
+def in_block(block: AbstractContextManager[Any]) -> bool:
+    with block as given:
+        return is_there(given)
+
+
+WAYS: dict[str, Callable[[Any, Any], bool]] = {
+    "open": lambda resource, timeout: in_block(resource.open(timeout=timeout)),
+    "load": lambda resource, timeout: resource.load(is_there, timeout=timeout),
+    "load, another loader": lambda resource, timeout: resource.load(bool, timeout=timeout),
+    "acquire": lambda resource, timeout: in_block(resource.acquire(timeout=timeout)),
+    "path": lambda resource, timeout: is_there(resource.path(timeout=timeout)),
+}
+
+KINDS: dict[str, Callable[..., Any]] = {
+    "Datafile": Datafile,
+    "Datafile, readers": partial(Datafile, readers=True),
+    "DataDirectory": DataDirectory,
+}
+
+
+class Broken:
+    """A creator of files or directories that fails from its second call on."""
+
+    def __init__(self, kind: str) -> None:
+        self.make = os.mkdir if kind == "DataDirectory" else writing("1")
+        self.calls = 0
+
+    def __call__(self, target: str) -> None:
+        self.calls += 1
+        if self.calls > 1:
+            raise ZeroDivisionError
+        self.make(target)
+
+
+@pytest.mark.parametrize("timeout", [..., 0, None])
+@pytest.mark.parametrize("lost", ["never created", "removed", "invalidated hard", "expired"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_within_the_backoff_of_a_creation_all_ways_to_what_is_not_there_raise_creation_failed_at_once(
+    path: str, kind: str, lost: str, timeout: Any
+) -> None:
+    creator = Broken(kind)
+    resource = KINDS[kind](path, 3600, creator, durable=False, backoff=LONG, max_stale=60)
+    ways = [way for way in WAYS if hasattr(resource, way.split(",")[0])]
+    if lost == "never created":
+        creator.calls = 1
+    else:
+        assert all(WAYS[way](resource, ...) for way in ways)  # load() has an old object, which it must not give
+    if lost == "removed":
+        os.unlink(path)
+        time.sleep(0.02)
+    elif lost == "invalidated hard":
+        resource.invalidate(hard=True)
+    elif lost == "expired":
+        resource._dogpile.createdtime = time.time() - 3700
+    for way in ways:
+        with pytest.raises(ZeroDivisionError if creator.calls == 1 else CreationFailed) as caught:
+            WAYS[way](resource, ...)
+        with pytest.raises(CreationFailed) as caught:
+            WAYS[way](resource, timeout)
+        error: Any = caught.value
+        assert (error.path, error.failures, error.failed_type) == (path, 1, "ZeroDivisionError")
+        assert error.loader is None
+        assert isinstance(error.__cause__, ZeroDivisionError)
+    assert creator.calls == 2
+    assert (resource.version is None) == (lost != "expired")
+    assert resource.refresh() == "backing_off"
+    reader = KINDS[kind](path, 3600, max_stale=60)
+    for way in ways:  # without a creator they wait
+        with pytest.raises(LockTimeout):
+            WAYS[way](reader, 0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_within_the_backoff_of_a_creation_all_ways_give_what_is_stale(path: str, kind: str) -> None:
+    creator = Broken(kind)
+    resource = KINDS[kind](path, 3600, creator, durable=False, backoff=LONG)
+    ways = [way for way in WAYS if hasattr(resource, way.split(",")[0])]
+    resource.refresh()
+    version = resource.version
+    resource.invalidate()
+    for _ in range(3):
+        assert [WAYS[way](resource, ...) for way in ways] == [True] * len(ways)
+    assert creator.calls == 2
+    assert resource.version == version
+
+
+# Versions that must not be read any more.
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_a_hard_invalidation_no_caller_gets_the_object_of_an_earlier_version(
+    datafile: Datafile, loader: Loader, failing: Failing, fails: bool
+) -> None:
+    datafile = remade(datafile, backoff=LONG)
+    datafile.load(failing)
+    remade(datafile).invalidate(hard=True)
+    remade(datafile).refresh()
+    loader.gate = threading.Event()
+    failing.error = ZeroDivisionError() if fails else None
+    threads, outcomes = threads_of(5, lambda: datafile.load(failing))
+    assert loader.inside.acquire(timeout=PATIENCE)
+    with pytest.raises(LockTimeout):
+        datafile.load(failing, timeout=0)
+    assert outcomes == []
+    loader.gate.set()
+    join(threads)
+    if fails:
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["CreationFailed"] * 4 + [
+            "ZeroDivisionError"
+        ]
+    else:
+        assert {outcome.said for outcome in outcomes} == {"2"}
+    assert loader.made == ["1", "2"]
+
+
+def test_a_hard_invalidation_counts_also_where_the_sidecar_was_removed_before(
+    datafile: Datafile, failing: Failing
+) -> None:
+    datafile.invalidate(hard=True)
+    datafile.refresh()
+    assert datafile.load(failing).said == "2"
+    os.unlink(f"{datafile._path}.dogpile")
+    datafile.invalidate(hard=True)
+    datafile.refresh()
+    failing.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        datafile.load(failing)
+
+
+def test_beyond_max_stale_no_caller_gets_the_object_of_an_earlier_version(path: str, loader: Loader) -> None:
+    failing = Failing(loader)
+    numbers = iter("123")
+    datafile = Datafile(path, 3600, lambda target: writing(next(numbers))(target), max_stale=60, backoff=None)
+    datafile.load(failing)
+    failing.error = ZeroDivisionError()
+    datafile.refresh(force=True)
+    assert datafile.load(failing).said == "1"  # younger than its lifetime and max_stale
+    datafile._dogpile.expiretime = 0.0  # seconds
+    datafile.refresh(force=True)
+    assert datafile.load(failing).said == "1"
+    datafile._dogpile.expiretime = 3600
+    old = datafile._cache.slots[failing]  # type: ignore[union-attr]
+    old.record = old.record.replace(createdtime=time.time() - 3661)  # type: ignore[union-attr]
+    with pytest.raises(ZeroDivisionError):
+        datafile.load(failing)
+
+
+def test_while_a_loader_that_fails_runs_the_others_keep_the_old_object(
+    datafile: Datafile, loader: Loader, failing: Failing
+) -> None:
+    datafile = remade(datafile, backoff=None)
+    first = datafile.load(failing)
+    datafile.refresh(force=True)
+    loader.gate, failing.error = threading.Event(), ZeroDivisionError()
     [thread], outcome = threads_of(1, lambda: datafile.load(failing))
     assert loader.inside.acquire(timeout=PATIENCE)
     assert datafile.load(failing) is first
     loader.gate.set()
     join([thread])
-    assert isinstance(outcome[0], ZeroDivisionError)
-    loader.gate, failing.fails = None, False
+    assert outcome == [first]
+    loader.gate, failing.error = None, None
     assert datafile.load(failing).said == "2"
 
 
-class Failing:
-    """Loads with *loader*, and then raises if told so."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-        self.fails = False
-
-    def __call__(self, file: BinaryIO) -> Thing:
-        thing = self.loader(file)
-        if self.fails:
-            raise ZeroDivisionError
-        return thing
-
-
-def test_of_threads_that_wait_for_a_first_object_the_next_one_tries_when_the_loader_fails(
-    datafile: Datafile, loader: Loader
+@pytest.mark.parametrize("backoff", [None, LONG])
+def test_of_threads_that_wait_for_a_first_object_the_next_one_tries_when_the_loader_fails_without_a_backoff(
+    datafile: Datafile, loader: Loader, backoff: Backoff | None
 ) -> None:
+    datafile = remade(datafile, backoff=backoff)
     loader.gate = threading.Event()
     calls: list[int] = []
 
@@ -388,9 +757,61 @@ def test_of_threads_that_wait_for_a_first_object_the_next_one_tries_when_the_loa
     assert loader.inside.acquire(timeout=PATIENCE)
     loader.gate.set()
     join(threads)
-    assert sum(isinstance(outcome, ZeroDivisionError) for outcome in outcomes) == 2
-    things = [outcome for outcome in outcomes if isinstance(outcome, Thing)]
-    assert (len(things), len(set(map(id, things))), len(calls)) == (8, 1, 3)
+    kinds = sorted(type(outcome).__name__ for outcome in outcomes)
+    if backoff is not None:
+        assert (kinds, len(calls)) == (["CreationFailed"] * 9 + ["ZeroDivisionError"], 1)
+        return
+    assert (kinds, len(calls)) == (["Thing"] * 8 + ["ZeroDivisionError"] * 2, 3)
+    assert len({id(outcome) for outcome in outcomes if isinstance(outcome, Thing)}) == 1
+
+
+def test_a_handler_of_the_log_may_load_what_has_failed(datafile: Datafile, failing: Failing) -> None:
+    datafile = remade(datafile, backoff=LONG)
+    first = datafile.load(failing)
+    datafile.refresh(force=True)
+    found: list[object] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(datafile.load(failing))
+            with pytest.raises(CreationFailed):
+                other.load(failing)
+
+    other = remade(datafile, backoff=LONG)
+    handler = Handler(logging.ERROR)
+    failing.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        other.load(failing)
+    logging.getLogger("dogpile_fs").addHandler(handler)
+    try:
+        assert datafile.load(failing) is first
+    finally:
+        logging.getLogger("dogpile_fs").removeHandler(handler)
+    assert found == [first]
+
+
+def test_a_failure_of_a_loader_keeps_nothing_alive_that_it_had_made(
+    datafile: Datafile, loader: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "dogpile_fs")  # else the record of the log would keep it
+    datafile = remade(datafile, backoff=LONG)
+    things: list[weakref.ref[Thing]] = []
+
+    def half_done(file: BinaryIO) -> Thing:
+        thing = loader(file)
+        things.append(weakref.ref(thing))
+        if len(things) > 1:
+            raise ZeroDivisionError
+        return thing
+
+    gc.disable()
+    try:
+        first = datafile.load(half_done)
+        datafile.refresh(force=True)
+        assert datafile.load(half_done) is first
+        assert things[1]() is None
+    finally:
+        gc.enable()
 
 
 # Waiting.
@@ -405,14 +826,14 @@ def test_the_timeout_bounds_the_wait_for_another_threads_first_object(path: str,
         with pytest.raises(LockTimeout) as caught:
             datafile.load(loader, **timeout)
         assert repr(path) in str(caught.value)
-        assert "Cure: " in str(caught.value)
+        assert "Hint: " in str(caught.value)
     assert datafile.load(lambda file: "another's is not waited for") == "another's is not waited for"
     loader.gate.set()
     join(threads)
     assert datafile.load(loader, timeout=0) is things[0]
 
 
-def test_a_timeout_that_is_none_at_all_is_refused(datafile: Datafile) -> None:
+def test_a_timeout_that_is_no_number_is_refused(datafile: Datafile) -> None:
     with pytest.raises(ValueError, match="timeout"):
         datafile.load(json.load, timeout=-1)
 
@@ -542,15 +963,177 @@ def test_a_loader_that_has_no_hash_is_known_as_the_object_that_it_is(datafile: D
     assert datafile.load(other) is not datafile.load(one)
 
 
-def test_loaders_without_end_keep_no_objects_without_end(datafile: Datafile) -> None:
+class Language:
+    """A loader that is an object, and one that is its method."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def __call__(self, file: BinaryIO) -> Thing:
+        return Thing(self.language)
+
+    def load(self, file: BinaryIO) -> Thing:
+        return Thing(self.language)
+
+
+@dataclass(frozen=True)
+class EqualLanguage:
+    """A loader that equals others of its language."""
+
+    language: str
+
+    def __call__(self, file: BinaryIO) -> Thing:
+        return Thing(self.language)
+
+
+def in_language(language: str, file: BinaryIO) -> Thing:
+    return Thing(language)
+
+
+def closure(language: str) -> Callable[[BinaryIO], Thing]:
+    def loader(file: BinaryIO) -> Thing:
+        return Thing(language)
+
+    return loader
+
+
+def recursive_closure(language: str) -> Callable[[BinaryIO], Thing]:
+    def loader(file: BinaryIO, deep: int = 3) -> Thing:
+        return loader(file, deep - 1) if deep else Thing(language)
+
+    return loader
+
+
+def with_default(language: str) -> Callable[[BinaryIO], Thing]:
+    return lambda file, language=language: Thing(language)  # type: ignore[misc]
+
+
+def executed(language: str) -> Callable[[BinaryIO], Thing]:
+    namespace: dict[str, Any] = {"Thing": Thing, "__name__": "executed"}
+    exec(f"def loader(file):\n    return Thing({language!r})\n", namespace)
+    return namespace["loader"]  # type: ignore[no-any-return]
+
+
+def local_class(language: str) -> Callable[[BinaryIO], Thing]:
+    class Local(Thing):
+        def __init__(self, file: BinaryIO) -> None:
+            super().__init__(language)
+
+    return Local
+
+
+#: Functions that make a loader of a language anew at each call, and what the warning calls that.
+MADE_ANEW: dict[str, Callable[[str], Callable[[BinaryIO], Thing]]] = {
+    "closure.<locals>.loader": closure,
+    "recursive_closure.<locals>.loader": recursive_closure,
+    "with_default.<locals>.<lambda>": with_default,
+    "in_language": lambda language: partial(in_language, language),
+    "Language": Language,
+    "Language.load": lambda language: Language(language).load,
+    "executed.loader": executed,
+    "local_class.<locals>.Local": local_class,
+}
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def kept_of(things: list[weakref.ref[Thing]]) -> int:
+    gc.collect()
+    return len([thing for thing in things if thing() is not None])
+
+
+@pytest.mark.parametrize("name", MADE_ANEW)
+@pytest.mark.parametrize("make", [Datafile, DataDirectory])
+def test_of_a_loader_that_is_made_anew_at_each_call_a_few_objects_are_kept_and_one_warning_tells(
+    path: str, name: str, make: type[Datafile | DataDirectory], caplog: pytest.LogCaptureFixture
+) -> None:
+    resource: Any = make(path, 3600, writing("1") if make is Datafile else os.mkdir, durable=False)
     things: list[weakref.ref[Thing]] = []
     for number in range(200):
-        thing = datafile.load(lambda file, number=number: Thing(str(number)))  # type: ignore[misc]
+        if number % 50 == 49:
+            resource.refresh(force=True)
+        thing = resource.load(MADE_ANEW[name](str(number)))
         things.append(weakref.ref(thing))
         assert thing.said == str(number)
         del thing
-    gc.collect()
-    assert len([thing for thing in things if thing() is not None]) <= 64
+        assert len(warnings_in(caplog)) == (number >= 16)
+    assert kept_of(things) <= 4
+    [told] = warnings_in(caplog)
+    assert told.startswith(repr(path))
+    assert name in told
+    assert "Hint: " in told
+
+
+@pytest.mark.parametrize("count", [5, 16, 40])
+@pytest.mark.parametrize("name", [*MADE_ANEW, "EqualLanguage"])
+def test_loaders_of_one_name_that_are_made_once_and_kept_load_once_per_version(
+    datafile: Datafile, name: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    make = MADE_ANEW.get(name, EqualLanguage)
+    loaders = {str(number): make(str(number)) for number in range(count)}
+
+    def load_all() -> list[Thing]:
+        if make is EqualLanguage:  # also where they are made anew, because they are equal
+            return [datafile.load(EqualLanguage(language)) for language in loaders]
+        return [datafile.load(loader) for loader in loaders.values()]
+
+    first = load_all()
+    second = load_all()
+    if count <= 16:
+        assert list(map(id, first)) == list(map(id, second))
+        assert warnings_in(caplog) == []
+    # Of more, some are loaded a second time, and none a third time.
+    for _ in range(3):
+        assert list(map(id, load_all())) == list(map(id, second))
+        datafile.refresh(force=True)
+        second = load_all()
+    assert len(warnings_in(caplog)) == (count > 16)
+    assert [thing.said for thing in second] == list(loaders)
+
+
+def test_loaders_that_are_made_anew_push_out_no_loader_that_came_again(
+    datafile: Datafile, loader: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = datafile.load(loader)
+    assert datafile.load(loader) is first
+    for number in range(200):
+        datafile.load(closure(str(number)))
+        datafile.load(executed(str(number)))
+    assert datafile.load(loader) is first
+    assert loader.made == ["1"]
+    assert len(datafile._cache.slots) <= 64  # type: ignore[union-attr]
+    assert len(warnings_in(caplog)) == 2
+
+
+def test_loaders_that_are_made_anew_by_many_threads_give_each_its_own_object(
+    datafile: Datafile, loader: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    things: list[weakref.ref[Thing]] = []
+    datafile.load(loader)
+    first = datafile.load(loader)
+
+    def load_in_a_loop() -> None:
+        for number in range(100):
+            said = f"{threading.get_ident()} {number}"
+            thing = datafile.load(closure(said))
+            things.append(weakref.ref(thing))
+            assert thing.said == said
+            assert datafile.load(loader) is first
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads, outcomes = threads_of(6, load_in_a_loop)
+        join(threads)
+    finally:
+        sys.setswitchinterval(before)
+    assert outcomes == [None] * 6
+    del threads, outcomes
+    datafile.load(closure("last"))
+    assert kept_of(things) <= 4
+    assert len(warnings_in(caplog)) == 1
 
 
 def test_a_loader_that_others_pushed_out_while_it_ran_still_gives_its_object(
@@ -570,8 +1153,8 @@ def test_the_key_of_a_plain_function_is_its_own_whatever_it_is_called() -> None:
     def make() -> Callable[[Any], int]:
         return lambda file: 1
 
-    assert key_of(make()) == key_of(make())
-    assert key_of(len) is len
+    assert loader_key(make()) == loader_key(make())
+    assert loader_key(len) is len
 
 
 # fork.
@@ -598,7 +1181,7 @@ def test_a_child_forked_inside_the_loader_may_return_from_it(datafile: Datafile)
     assert said == datafile.load(loader) == "parent's"
 
 
-def test_a_child_forked_inside_the_loader_may_load_what_nobody_loads_there(datafile: Datafile) -> None:
+def test_a_child_forked_inside_the_loader_may_load_anew(datafile: Datafile) -> None:
     def loader(file: BinaryIO) -> str:
         if not forked:
             forked.append(in_child(lambda: datafile.load(loader)))
@@ -637,7 +1220,7 @@ def test_a_child_forked_while_another_thread_loads_is_not_held_up_by_it(
 
 def test_load_finds_nothing_new_for_about_what_a_pass_costs(datafile: Datafile, loader: Loader) -> None:
     def pass_through() -> None:
-        with datafile.dogpile.acquire():
+        with datafile._dogpile.acquire():
             pass
 
     def load() -> None:
@@ -700,15 +1283,62 @@ def test_processes_that_load_at_once_each_load_once(path: str, record: Record, p
 
 def test_a_directory_with_a_used_inode_and_generation_is_another_version() -> None:
     """Found by the campaign: the sidecar was deleted, so generations began again, and the inode was used again."""
-    loading = Loading("index")
-    loaded: list[tuple[int, ...]] = []
+    loading = LoaderCache(Dogpile(3600))
+    loaded: list[SidecarRecord] = []
 
     @contextmanager
-    def opening(version: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Callable[[], int]]]:
-        loaded.append(version)
-        yield version, lambda: len(loaded)
+    def opening(record: SidecarRecord) -> Iterator[tuple[SidecarRecord, Callable[[], int]]]:
+        loaded.append(record)
+        yield record, lambda: len(loaded)
 
-    before, after = (-1, 1_000, 7, 1), (-1, 2_000, 7, 1)
-    values = [loading.value(str, version, opening, NOW) for version in (before, before, after)]
+    before, after = (
+        SidecarRecord(generation=1, fingerprint=Fingerprint(TAGGED, 0, mtime_ns, 7), fingerprint_generation=1)
+        for mtime_ns in (1_000, 2_000)
+    )
+    values = [loading.value(str, record, partial(opening, record), NOW)[0] for record in (before, before, after)]
     assert values == [1, 1, 2]
     assert loaded == [before, after]
+
+
+def test_a_loader_that_meets_a_stale_handle_is_given_the_version_that_took_its_place(tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("old")
+    given: list[bytes] = []
+
+    def loader(file: BinaryIO) -> bytes:
+        given.append(file.read())
+        if len(given) == 1:  # another host has removed the file on the server
+            (tmp_path / "new").write_text("new")
+            os.replace(tmp_path / "new", tmp_path / "report")
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return given[-1]
+
+    assert Datafile(tmp_path / "report").load(loader) == b"new"
+    assert given == [b"old", b"new"]
+
+
+def test_what_a_signal_handler_raises_in_a_loader_reaches_the_caller_and_counts_nothing(path: str) -> None:
+    """A soft time limit must end the task, though there is an old object."""
+
+    class TimeLimit(Exception):
+        pass
+
+    def limit(number: int, frame: object) -> None:
+        raise TimeLimit
+
+    def loader(file: BinaryIO) -> bytes:
+        if is_late:
+            signal.raise_signal(signal.SIGUSR2)
+        return file.read()
+
+    is_late = False
+    datafile = Datafile(path, 3600, writing("1"))
+    assert datafile.load(loader) == b"1"
+    Datafile(path, 3600, writing("2")).refresh(force=True)
+    before, is_late = signal.signal(signal.SIGUSR2, limit), True
+    try:
+        with pytest.raises(TimeLimit):
+            datafile.load(loader)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    is_late = False
+    assert datafile.load(loader) == b"2"

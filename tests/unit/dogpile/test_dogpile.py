@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import multiprocessing
@@ -21,10 +22,11 @@ from dogpile_fs import (
     FileMutex,
     LockTimeout,
     NeedRegenerationException,
+    Outcome,
     SyncReaderDogpile,
     WouldDeadlock,
 )
-from tests.support.processes import Processes, Record, wait_for
+from tests.support.processes import PATIENCE, Processes, Record, wait_for
 
 Make = Callable[..., Dogpile]
 
@@ -51,7 +53,7 @@ def take(dogpile: Dogpile, *functions: Any, **more: Any) -> Any:
 # What acquire does
 
 
-def test_nothing_yet_is_created_and_then_fresh(make: Make) -> None:
+def test_a_missing_resource_is_created_and_then_fresh(make: Make) -> None:
     dogpile = make(3600)
     assert (dogpile.has_value, dogpile.is_expired, dogpile.createdtime) == (False, True, -1)
     before = time.time()
@@ -61,7 +63,7 @@ def test_nothing_yet_is_created_and_then_fresh(make: Make) -> None:
     assert take(dogpile, fail) is None
 
 
-def test_what_expired_is_created_again(make: Make) -> None:
+def test_an_expired_resource_is_created_again(make: Make) -> None:
     dogpile = make(0.02)
     take(dogpile, lambda: 1)
     wait_for(lambda: dogpile.is_expired, "the expiry")
@@ -182,7 +184,7 @@ def test_when_a_first_creator_fails_a_waiter_creates(make: Make) -> None:
 # The value
 
 
-def test_value_fn_gives_the_value_to_those_who_do_not_create(make: Make) -> None:
+def test_value_fn_gives_the_value_to_callers_that_do_not_create(make: Make) -> None:
     dogpile = make(3600)
     assert take(dogpile, lambda: "created", lambda: "kept") == "created"
     assert take(dogpile, fail, lambda: "kept") == "kept"
@@ -209,7 +211,7 @@ def test_value_fn_can_demand_a_creation(make: Make) -> None:
     assert take(dogpile, fail, value_fn) == "kept"
 
 
-def test_who_waited_for_a_value_gets_it_from_value_fn(make: Make) -> None:
+def test_a_caller_that_waited_for_a_value_gets_it_from_value_fn(make: Make) -> None:
     dogpile = make(3600)
     kept: list[str] = []
     creating, enough = threading.Event(), threading.Event()
@@ -265,13 +267,13 @@ def test_a_value_missed_inside_the_block_is_created_anew_once(make: Make) -> Non
     dogpile = make(3600)
     take(dogpile, lambda: None)
     missing = [dogpile.acquire(fail) for _ in range(3)]
-    for passage in missing:
-        passage.__enter__()
+    for acquisition in missing:
+        acquisition.__enter__()
     missing[0].__exit__(NeedRegenerationException, NeedRegenerationException(), None)
     assert not dogpile.has_value
     assert take(dogpile, lambda: "anew") == "anew"
-    for passage in missing[1:]:
-        passage.__exit__(NeedRegenerationException, NeedRegenerationException(), None)
+    for acquisition in missing[1:]:
+        acquisition.__exit__(NeedRegenerationException, NeedRegenerationException(), None)
     assert dogpile.has_value
 
 
@@ -303,7 +305,7 @@ def test_without_a_creator_fresh_and_stale_pass(make: Make) -> None:
     assert dogpile.is_expired
 
 
-def test_without_a_creator_nothing_yet_waits_for_one(make: Make) -> None:
+def test_without_a_creator_a_missing_resource_is_waited_for(make: Make) -> None:
     dogpile = make(3600)
     passed = threading.Event()
 
@@ -321,10 +323,69 @@ def test_without_a_creator_nothing_yet_waits_for_one(make: Make) -> None:
     assert passed.is_set()
 
 
+def _create_when_told(path: str, record: Record) -> None:
+    def creator() -> None:
+        record.write("creating")
+        record.wait("go on")
+
+    Dogpile(3600, path).refresh(creator)
+
+
+def test_a_timeout_names_the_process_that_creates(path: str, record: Record, processes: Processes) -> None:
+    creating = processes.start(_create_when_told, path, record)
+    record.wait("creating")
+    for wait in (
+        lambda: take(Dogpile(3600, path), timeout=0.01),
+        lambda: take(SyncReaderDogpile(3600, path), fail, timeout=0),
+        lambda: Dogpile(3600, path, timeout=0.01).refresh(fail, force=True),
+    ):
+        with pytest.raises(LockTimeout) as caught:
+            wait()
+        assert f" s: process {creating.pid} on {os.uname().nodename} has been creating it for " in str(
+            caught.value
+        )
+        assert "Hint: a longer timeout, or create ahead with refresh()." in str(caught.value)
+    record.write("go on")
+    processes.join()
+
+
+def test_a_timeout_says_that_this_process_creates(make: Make) -> None:
+    dogpile, began, go_on = make(3600), threading.Event(), threading.Event()
+
+    def creator() -> None:
+        began.set()
+        assert go_on.wait(30)
+
+    thread = threading.Thread(target=lambda: dogpile.refresh(creator))
+    thread.start()
+    assert began.wait(30)
+    for wait in (lambda: take(dogpile, timeout=0), lambda: dogpile.refresh(fail, force=True, timeout=0)):
+        with pytest.raises(LockTimeout, match=": this process, by another thread or task, has been creating it"):
+            wait()
+    go_on.set()
+    thread.join()
+
+
+def test_a_timeout_says_that_no_process_creates(make: Make) -> None:
+    dogpile = make(3600)
+    with pytest.raises(LockTimeout, match=r": no process creates it\. Hint: this caller has no creator"):
+        take(dogpile, timeout=0.01)
+    with pytest.raises(ZeroDivisionError):
+        dogpile.refresh(lambda: 1 // 0)
+    with pytest.raises(LockTimeout, match=": no process creates it"):
+        take(dogpile, timeout=0.01)
+
+
+def test_a_timeout_says_that_the_mutex_is_locked_without_a_creation(path: str) -> None:
+    with FileMutex(path + ".dogpile.lock"), pytest.raises(LockTimeout) as caught:
+        take(Dogpile(3600, path), fail, timeout=0.01)
+    assert ": its mutex is locked, and no creation is on record." in str(caught.value)
+
+
 # refresh, invalidate, status
 
 
-def test_refresh_creates_what_is_not_fresh_and_tells(make: Make) -> None:
+def test_refresh_creates_unless_it_is_fresh_and_returns_whether(make: Make) -> None:
     dogpile = make(3600)
     assert dogpile.refresh(lambda: None)
     assert not dogpile.refresh(fail)
@@ -337,24 +398,46 @@ def test_refresh_creates_what_is_not_fresh_and_tells(make: Make) -> None:
     assert dogpile.status().generation == 3
 
 
-def test_a_soft_invalidation_makes_it_stale_a_hard_one_nothing(make: Make) -> None:
+def test_a_refresh_that_waited_for_a_first_creation_creates_if_that_is_stale_already(make: Make) -> None:
+    dogpile, begun, go_on = make(3600), threading.Event(), threading.Event()
+
+    def creator() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    first = threading.Thread(target=dogpile.refresh, args=(creator,))
+    first.start()
+    assert begun.wait(PATIENCE)
+    answers: list[Outcome] = []
+    second = threading.Thread(target=lambda: answers.append(dogpile.refresh(lambda: None)))
+    second.start()
+    dogpile.invalidate()
+    go_on.set()
+    first.join(PATIENCE)
+    second.join(PATIENCE)
+    assert answers == [Outcome.created], "the first one's result was stale from the beginning"
+    assert dogpile.status().generation == 2
+    assert dogpile.status().state == "fresh"
+
+
+def test_a_soft_invalidation_makes_it_stale_a_hard_one_missing(make: Make) -> None:
     dogpile = make(None)
     dogpile.invalidate()
-    assert dogpile.status().state == "nothing"
+    assert dogpile.status().state == "missing"
     dogpile.refresh(lambda: None)
     assert dogpile.status().state == "fresh"
     dogpile.invalidate()
     assert (dogpile.status().state, dogpile.has_value, dogpile.is_expired) == ("stale", True, True)
     dogpile.invalidate(hard=True)
     dogpile.invalidate()
-    assert (dogpile.status().state, dogpile.has_value) == ("nothing", False)
+    assert (dogpile.status().state, dogpile.has_value) == ("missing", False)
     with pytest.raises(LockTimeout):
         take(dogpile, timeout=0.01)
     take(dogpile, lambda: None)
     assert dogpile.status().invalidated is None
 
 
-@pytest.mark.parametrize(("hard", "state"), [(False, "stale"), (True, "nothing")])
+@pytest.mark.parametrize(("hard", "state"), [(False, "stale"), (True, "missing")])
 def test_an_invalidation_during_a_creation_is_not_lost(make: Make, hard: bool, state: str) -> None:
     dogpile = make(3600)
     dogpile.invalidate()
@@ -374,10 +457,40 @@ def test_an_invalidation_reaches_all_objects_of_the_path(path: str) -> None:
     take(one, fail)
 
 
-def test_the_status_tells_what_is_known(path: str) -> None:
+def test_a_creation_that_begins_while_the_status_is_taken_is_not_called_dead(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def creator() -> None:
+        begun.set()
+        done.wait()
+
+    creating = threading.Thread(target=lambda: Dogpile(3600, path).refresh(creator))
+    dogpile = Dogpile(3600, path)
+    locked = FileMutex.locked
+
+    def begin_after(mutex: FileMutex) -> bool:
+        found = locked(mutex)
+        monkeypatch.undo()
+        creating.start()
+        begun.wait()
+        return found
+
+    monkeypatch.setattr(FileMutex, "locked", begin_after)
+    try:
+        status = dogpile.status()
+        assert (status.failures, status.failed_type) == (0, None)
+        assert dogpile.status().creating_pid == os.getpid()
+    finally:
+        done.set()
+        creating.join()
+
+
+def test_the_status_shows_the_record(path: str) -> None:
     dogpile = Dogpile(3600, path)
     status = dogpile.status()
-    assert (status.state, status.age, status.generation, status.pid) == ("nothing", None, 0, None)
+    assert (status.state, status.age, status.generation, status.pid) == ("missing", None, 0, None)
     dogpile.refresh(lambda: time.sleep(0.01))
     status = dogpile.status()
     assert status.state == "fresh"
@@ -396,6 +509,68 @@ def test_the_status_tells_what_is_known(path: str) -> None:
         status.generation = 7  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_no_call_touches_the_resource_itself(path: str, is_there: bool) -> None:
+    resource = Path(path)
+    if is_there:
+        resource.write_text("another program's")
+        os.utime(path, (1_000_000, 1_000_000))
+    before = os.stat(path) if is_there else None
+    dogpile = SyncReaderDogpile(3600, path)
+    with dogpile.acquire(lambda: None), dogpile.acquire():
+        pass
+    assert dogpile.refresh(lambda: None, force=True)
+    with dogpile.acquire_write_lock():
+        pass
+    for hard in (False, True):
+        dogpile.invalidate(hard, durable=True)
+    dogpile.createdtime = time.time()
+    assert dogpile.status().generation == 3
+    assert dogpile.fresh_version() is not None
+    if before is None:
+        assert not os.path.lexists(path)
+    else:
+        # st_ctime_ns changes with every write, rename, link, and change of permissions.
+        after = os.stat(path)
+        assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns, after.st_atime_ns) == (
+            before.st_ino,
+            before.st_mtime_ns,
+            before.st_ctime_ns,
+            before.st_atime_ns,
+        )
+
+
+def not_a_number() -> Any:
+    return "kept", "yesterday"
+
+
+def no_pair() -> Any:
+    return None
+
+
+@pytest.mark.parametrize("function", [not_a_number, no_pair])
+def test_a_value_function_that_returns_something_else_is_named(make: Make, function: Any) -> None:
+    dogpile = make(3600, SyncReaderDogpile)
+    uses: list[Callable[[], object]] = [
+        lambda: take(dogpile, lambda: ("new", 1.0), value_and_created_fn=function),
+        lambda: take(dogpile, value_and_created_fn=function),
+        lambda: take(dogpile, function, value_and_created_fn=_no_value),
+    ]
+    for use in uses:
+        with pytest.raises(TypeError, match=rf"<function {function.__name__} .* return"):
+            use()
+    take(dogpile, lambda: None)
+    with dogpile.acquire():
+        dogpile.invalidate(hard=True)
+        with pytest.raises(TypeError, match=rf"<function {function.__name__} .* return"):
+            take(dogpile, value_and_created_fn=function)
+    assert dogpile.refresh(lambda: None)
+
+
+def _no_value() -> Any:
+    raise NeedRegenerationException
+
+
 # Construction
 
 
@@ -408,7 +583,7 @@ def test_init_declares_it_created_now_unless_it_was_before(make: Make, path: str
         assert make(3600, init=True).createdtime == before
 
 
-def test_a_lock_that_one_brings_is_used(make: Make) -> None:
+def test_the_users_own_lock_is_used(make: Make) -> None:
     lock = threading.Lock()
     dogpile = make(3600, lock=lock)
     dogpile.refresh(lambda: None)
@@ -423,6 +598,43 @@ def test_a_lock_that_one_brings_is_used(make: Make) -> None:
         take(dogpile, fail, timeout=0.01)
     with pytest.raises(WouldDeadlock):
         take(dogpile, lambda: take(dogpile, fail))
+
+
+class ReentrantLock:
+    """A lock that does not look re-entrant."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.acquire, self.release = self.lock.acquire, self.lock.release
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        threading.RLock(),
+        threading._PyRLock(),  # type: ignore[attr-defined]
+        multiprocessing.RLock(),
+        asyncio.Lock(),
+        "no lock",
+    ],
+    ids=lambda lock: type(lock).__module__ + type(lock).__name__,
+)
+def test_a_lock_that_cannot_elect_is_refused(make: Make, lock: Any) -> None:
+    with pytest.raises(TypeError, match="lock"):
+        make(3600, lock=lock)
+
+
+def test_a_lock_that_lets_its_thread_in_twice_is_refused_in_use_and_is_free_afterwards(make: Make) -> None:
+    lock = ReentrantLock()
+    dogpile = make(3600, lock=lock)
+    take(dogpile, lambda: None)
+    dogpile.invalidate()
+    with pytest.raises(TypeError, match="second caller"):
+        take(dogpile, lambda: take(dogpile, fail))
+    thread = threading.Thread(target=lambda: take(dogpile, lambda: None))
+    thread.start()
+    thread.join(PATIENCE)
+    assert not dogpile.is_expired
 
 
 def test_a_lock_of_multiprocessing_elects_between_processes(
@@ -503,7 +715,7 @@ def test_coordination_files_go_where_directory_says_with_the_mode_given(tmp_path
     take(dogpile, lambda: None)
     assert list((tmp_path / "data").iterdir()) == []
     files = sorted((tmp_path / "locks").iterdir())
-    assert [file.name.rpartition(".dogpile")[2] for file in files] == ["", ".lock", ".rwlock"]
+    assert [file.name.rpartition(".dogpile")[2] for file in files] == ["", ".journal", ".lock", ".rwlock"]
     assert {file.stat().st_mode & 0o777 for file in files} == {0o606}
     assert not SyncReaderDogpile(3600, tmp_path / "data" / "x", directory=tmp_path / "locks").is_expired
 
@@ -514,7 +726,7 @@ def test_by_default_the_umask_decides_on_the_mode(path: str) -> None:
         take(SyncReaderDogpile(3600, path), lambda: None)
     finally:
         os.umask(before)
-    for suffix in ("", ".lock", ".rwlock"):
+    for suffix in ("", ".journal", ".lock", ".rwlock"):
         assert os.stat(f"{path}.dogpile{suffix}").st_mode & 0o777 == 0o640
 
 
@@ -570,7 +782,7 @@ def test_setting_the_createdtime_stamps(make: Make) -> None:
             dogpile.createdtime = nonsense  # type: ignore[assignment]
 
 
-def test_the_log_tells_the_story(path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_shows_each_step(path: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "dogpile_fs")
     dogpile = Dogpile(3600, path)
     take(dogpile, lambda: None)
@@ -579,13 +791,16 @@ def test_the_log_tells_the_story(path: str, caplog: pytest.LogCaptureFixture) ->
     with FileMutex(path + ".dogpile.lock"):
         take(dogpile, fail)
     story = [record.message for record in caplog.records]
-    assert [line.split()[0] for line in story] == ["creating,", "created", "stale,"], story
+    assert all(line.startswith(f"{path!r}: ") for line in story)
+    assert [line.removeprefix(f"{path!r}: ").split()[0] for line in story] == ["creating", "created", "stale:"], (
+        story
+    )
 
 
 # SyncReaderDogpile
 
 
-def test_nobody_reads_while_the_creator_swaps(make: Make) -> None:
+def test_no_reader_is_inside_while_the_creator_swaps(make: Make) -> None:
     dogpile = make(0.01, SyncReaderDogpile)
     assert isinstance(dogpile, SyncReaderDogpile)
     halves = [0, 0]

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -25,8 +26,9 @@ from dogpile_fs import (
 )
 from dogpile_fs._locks import holds
 from dogpile_fs._locks import reader_pool as seats
+from dogpile_fs._os.waiting import FOREVER
 from dogpile_fs._sidecar.file import Sidecar, contents
-from dogpile_fs._sidecar.record import DAMAGED, NOTHING, SIZE, Record
+from dogpile_fs._sidecar.record import DAMAGED, MISSING, SIZE, Attempt, Record
 from tests.support.processes import PATIENCE, Processes, ended_well, in_child, wait_for
 from tests.support.processes import Record as Diary
 from tests.support.tracing import NotTraceable, killed_before
@@ -46,7 +48,7 @@ def warmed_up(dogpile: Kind) -> Kind:
     for _ in range(3):
         with dogpile.acquire(never):
             pass
-    assert dogpile._terms.passed is not None
+    assert dogpile._shared.last_guard is not None
     return dogpile
 
 
@@ -85,7 +87,13 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.shift = 0.0
-        for module in ("_dogpile.dogpile", "_dogpile.election", "_sidecar.file", "_sidecar.reconciled"):
+        for module in (
+            "_dogpile.dogpile",
+            "_dogpile.election",
+            "_sidecar.file",
+            "_sidecar.snapshot",
+            "_sidecar.reconciled",
+        ):
             monkeypatch.setattr(f"dogpile_fs.{module}.time", self)
 
     def __call__(self) -> float:
@@ -107,57 +115,60 @@ class StoppedClock(Clock):
 def test_every_change_by_another_object_is_seen_at_once_also_where_the_length_begins_again(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dogpile_fs._sidecar.file._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
     reader, writer = Sidecar(path), Sidecar(path)
-    writer.change(lambda record: Record(createdtime=1.0, generation=3581))
+    Path(path).write_bytes(contents(Record(createdtime=1.0, changes=2045)))
     lengths = []
-    for number in range(3582, 3588):
-        reader.sight()
+    for number in range(1, 7):
+        reader.peek()
         writer.change(lambda record: record.replace(generation=record.generation + 1))
         lengths.append(os.path.getsize(path))
-        assert Path(path).read_bytes() == contents(writer.look().record)
-        assert reader.sight().record.generation == number
+        assert Path(path).read_bytes() == contents(writer.read().record)
+        assert reader.peek().record.generation == number
     assert lengths == [4094, 4095, SIZE, SIZE + 1, SIZE + 2, SIZE + 3]
-    writer.change(lambda record: record.invalidate(hard=False))
-    assert reader.sight().record.invalidated == "soft"
+    writer.change(lambda record: record.invalidate(now=1000.0, hard=False))
+    assert reader.peek().record.invalidated == "soft"
 
 
 @pytest.mark.parametrize("length", [0, 100, SIZE - 1, SIZE, SIZE + 1, 4095, 4096, 100_000])
-def test_a_foreign_length_is_looked_at_and_corrected_by_the_next_change(path: str, length: int) -> None:
+def test_a_length_set_by_another_program_is_noticed_and_corrected_by_the_next_change(
+    path: str, length: int
+) -> None:
     sidecar, record = Sidecar(path), Record(createdtime=1.0, generation=7)
     sidecar.change(lambda _: record)
-    sidecar.sight()
+    sidecar.peek()
     os.truncate(path, length)
-    assert sidecar.look().record == (record if length >= SIZE else DAMAGED)
-    assert sidecar.sight().record == (record if length >= SIZE else DAMAGED)
+    assert sidecar.read().record == (record if length >= SIZE else DAMAGED)
+    assert sidecar.peek().record == (record if length >= SIZE else DAMAGED)
     sidecar.change(lambda _: record.replace(generation=8))
-    assert Path(path).read_bytes() == contents(record.replace(generation=8))
-    assert sidecar.sight().record.generation == 8
+    now = sidecar.read().record
+    assert Path(path).read_bytes() == contents(now)
+    assert sidecar.peek().record.generation == 8
 
 
 def test_a_change_that_leaves_the_length_is_seen_soon(path: str) -> None:
     reader, writer = Sidecar(path), Sidecar(path)
     writer.change(lambda _: Record(createdtime=1.0, generation=1))
-    reader.sight()
-    writer.change(lambda record: record.begun(("host", 1, 1.0), None))
-    assert reader.look().record.attempt == ("host", 1, 1.0)
-    writer.change(lambda record: record.begun(("host", 2, 1.0), None))
-    wait_for(lambda: reader.sight().record.attempt == ("host", 2, 1.0), "the attempt", 5)
+    reader.peek()
+    writer.change(lambda record: record.begun(Attempt("host", 1, 1.0), None))
+    assert reader.read().record.attempt == Attempt("host", 1, 1.0)
+    writer.change(lambda record: record.begun(Attempt("host", 2, 1.0), None))
+    wait_for(lambda: reader.peek().record.attempt == Attempt("host", 2, 1.0), "the attempt", 5)
 
 
-def test_two_records_that_share_a_checksum_are_told_apart_by_the_length(
+def test_two_records_that_share_a_checksum_differ_by_the_length(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dogpile_fs._sidecar.record.zlib.crc32", lambda data: 7)
     reader, writer = Sidecar(path), Sidecar(path)
     writer.change(lambda _: Record(createdtime=1.0, generation=1))
-    assert reader.sight().record.has_value
-    writer.change(lambda record: record.invalidate(hard=True))
+    assert reader.peek().record.has_value
+    writer.change(lambda record: record.invalidate(now=1000.0, hard=True))
     time.sleep(0.02)
-    assert not reader.sight().record.has_value
-    assert not reader.look().record.has_value
+    assert not reader.peek().record.has_value
+    assert not reader.read().record.has_value
     reader.change(lambda record: record.replace(cost=1.0))  # must not undo it
-    assert not writer.look().record.has_value
+    assert not writer.read().record.has_value
 
 
 @pytest.mark.usefixtures("often")
@@ -191,17 +202,17 @@ def test_threads_that_pass_while_the_sidecar_is_deleted_meet_no_error(path: str)
 def test_a_stale_handle_is_opened_anew(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sidecar = Sidecar(path)
     sidecar.change(lambda _: Record(createdtime=1.0, generation=1))
-    description = sidecar.sight().description
-    assert description is not None
-    fstat, stale = os.fstat, description.fd
+    open_file = sidecar.peek().open_file
+    assert open_file is not None
+    fstat, stale = os.fstat, open_file.fd
 
     def fails(fd: int) -> os.stat_result:
-        if fd == stale and description.fd == stale:
+        if fd == stale and open_file.fd == stale:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return fstat(fd)
 
     monkeypatch.setattr("dogpile_fs._os.openfile.os.fstat", fails)
-    assert sidecar.look().record.generation == 1
+    assert sidecar.read().record.generation == 1
 
 
 # Passing through on the strength of another's pass.
@@ -225,7 +236,7 @@ def test_an_invalidation_by_another_process_is_seen_at_once_by_the_next_pass(
     record: Diary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dogpile_fs._sidecar.file._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
     processes.start(_invalidate, path, record, hard)
     dogpile = kind(3600, path, init=True)
     created: list[int] = []
@@ -239,7 +250,7 @@ def test_an_invalidation_by_another_process_is_seen_at_once_by_the_next_pass(
 
 
 @BOTH
-def test_nobody_passes_on_a_pass_from_before_the_expiretime_was_set(kind: type[Dogpile], path: str) -> None:
+def test_no_caller_reuses_a_guard_from_before_the_expiretime_was_set(kind: type[Dogpile], path: str) -> None:
     dogpile = warmed_up(kind(3600, path, init=True))
     dogpile.expiretime = 0
     created: list[int] = []
@@ -250,7 +261,7 @@ def test_nobody_passes_on_a_pass_from_before_the_expiretime_was_set(kind: type[D
 
 
 @BOTH
-def test_a_pass_is_good_for_no_longer_than_the_resource_is_fresh(
+def test_a_guard_is_reused_no_longer_than_the_resource_is_fresh(
     kind: type[Dogpile], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = StoppedClock(monkeypatch)
@@ -266,7 +277,7 @@ def test_a_pass_is_good_for_no_longer_than_the_resource_is_fresh(
 
 @BOTH
 @pytest.mark.parametrize("shift", [-3600.0, -2.0, 3601.0])
-def test_a_pass_is_not_believed_when_the_clock_was_set(
+def test_a_guard_is_not_reused_when_the_clock_was_set(
     kind: type[Dogpile], shift: float, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
@@ -278,7 +289,7 @@ def test_a_pass_is_not_believed_when_the_clock_was_set(
 
 
 @BOTH
-def test_a_stale_pass_ends_with_the_time_in_which_nobody_stands_for_election(
+def test_a_stale_guard_ends_when_the_next_election_may_begin(
     kind: type[Dogpile], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dogpile, other = kind(3600, path, init=True), Dogpile(3600, path)
@@ -299,8 +310,8 @@ def test_a_child_passes_and_notices_what_changes(kind: type[Dogpile], path: str)
     dogpile = warmed_up(kind(3600, path, init=True))
 
     def use() -> None:
-        assert dogpile._terms.passed is not None
-        assert dogpile._terms.passed.description.fd < 0
+        assert dogpile._shared.last_guard is not None
+        assert dogpile._shared.last_guard.open_file.fd < 0
         warmed_up(dogpile)
         Dogpile(3600, path).invalidate(hard=True)
         created: list[int] = []
@@ -326,23 +337,23 @@ def test_a_sidecar_that_was_deleted_is_noticed_by_passes_soon(kind: type[Dogpile
 
 
 @BOTH
-def test_who_misses_a_value_on_anothers_pass_invalidates_it(kind: type[Dogpile], path: str) -> None:
+def test_a_caller_that_misses_a_value_with_a_reused_guard_invalidates_it(kind: type[Dogpile], path: str) -> None:
     dogpile = warmed_up(kind(3600, path, init=True))
     with pytest.raises(NeedRegenerationException), dogpile.acquire(never):
         raise NeedRegenerationException
     assert not dogpile.has_value
     if isinstance(dogpile, SyncReaderDogpile):
-        assert not dogpile.readwritelock.inside()
+        assert not dogpile.readwritelock._inside()
 
 
-def test_who_misses_a_value_in_a_datafile_invalidates_it(path: str) -> None:
+def test_a_caller_that_misses_a_value_in_a_datafile_invalidates_it(path: str) -> None:
     datafile = Datafile(path, 3600, lambda target: Path(target).touch())
     for _ in range(3):
         with datafile.open():
             pass
     with pytest.raises(NeedRegenerationException), datafile.open():
         raise NeedRegenerationException
-    assert not datafile.dogpile.has_value
+    assert not datafile._dogpile.has_value
 
 
 def test_a_file_that_was_removed_is_noticed_by_passes_soon(path: str) -> None:
@@ -378,7 +389,7 @@ def passes(dogpile: Dogpile, creator: Callable[[], None]) -> None:
 @pytest.fixture
 def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look is due: what is noticed, one system call has told."""
-    monkeypatch.setattr("dogpile_fs._sidecar.file._LOOK_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
     monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
 
 
@@ -386,7 +397,7 @@ def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
 def both_questions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the system refuses the cheaper one."""
     if request.param == "lexists":
-        monkeypatch.setattr("dogpile_fs._sidecar.file._is_there", os.path.lexists)
+        monkeypatch.setattr("dogpile_fs._sidecar.snapshot._is_there", os.path.lexists)
 
 
 def system_calls_of(action: Callable[[], object]) -> int:
@@ -399,7 +410,7 @@ def system_calls_of(action: Callable[[], object]) -> int:
 @pytest.mark.usefixtures("for_long", "no_gc")
 @pytest.mark.parametrize("is_created", [False, True])
 @pytest.mark.parametrize("how", ["pass", "load"])
-def test_with_a_sidecar_or_without_it_is_one_system_call_when_nothing_is_new(
+def test_a_pass_with_or_without_a_sidecar_is_one_system_call_when_nothing_is_new(
     path: str, how: str, is_created: bool
 ) -> None:
     datafile = Datafile(adopted(path))
@@ -411,7 +422,7 @@ def test_with_a_sidecar_or_without_it_is_one_system_call_when_nothing_is_new(
         def use() -> None:
             for _ in range(number):
                 if how == "pass":
-                    passes(datafile.dogpile, never)
+                    passes(datafile._dogpile, never)
                 else:
                     datafile.load(contents_of)
 
@@ -470,7 +481,7 @@ def test_an_adopted_files_first_creation_by_another_process_is_loaded_at_once(
     processes.join()
 
 
-def test_what_takes_an_adopted_files_place_is_loaded_a_moment_later_and_where_it_was_removed_it_is_created(
+def test_a_replaced_adopted_file_is_loaded_a_moment_later_and_a_removed_one_is_created(
     path: str,
 ) -> None:
     datafile = Datafile(adopted(path), 3600, lambda target: Path(target).write_text("created"))
@@ -507,12 +518,12 @@ def test_that_there_is_no_sidecar_is_believed_for_as_long_as_a_sidecar_and_not_w
     clock = StoppedClock(monkeypatch)
     sidecar = Sidecar(path)
     for step in (0.011, -0.001, -3600.0, 7200.0):
-        before = sidecar.sight()
-        assert sidecar.sight() is before
+        before = sidecar.peek()
+        assert sidecar.peek() is before
         clock.now += step
-        after = sidecar.sight()
+        after = sidecar.peek()
         assert after is not before
-        assert after.record is NOTHING
+        assert after.record is MISSING
 
 
 @pytest.mark.usefixtures("for_long", "both_questions")
@@ -520,17 +531,17 @@ def test_the_first_sidecar_is_seen_at_once_and_so_is_whatever_else_is_put_there(
     reader, writer = Sidecar(path), Sidecar(path)
     Path(path + ".elsewhere").touch()
     for target in ("nowhere", path + ".elsewhere"):
-        assert reader.sight().record is NOTHING
+        assert reader.peek().record is MISSING
         os.symlink(target, path)
-        assert reader.sight().record is NOTHING
+        assert reader.peek().record is MISSING
         assert not os.path.lexists(path), "it was not looked at"
     writer.change(lambda _: Record(createdtime=1.0, generation=1))
-    assert reader.sight().record.generation == 1
+    assert reader.peek().record.generation == 1
 
 
 @pytest.mark.usefixtures("for_long", "both_questions")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another than he is")
-def test_the_first_sidecar_is_seen_at_once_by_who_may_enter_its_directory_only_as_whom_he_acts_for(
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_the_first_sidecar_is_seen_at_once_by_a_process_that_may_enter_its_directory_only_as_its_effective_user(
     path: str, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o700)
@@ -538,9 +549,9 @@ def test_the_first_sidecar_is_seen_at_once_by_who_may_enter_its_directory_only_a
     def use() -> None:
         os.setresuid(65534, 0, 0)
         reader = Sidecar(path)
-        assert reader.sight().record is NOTHING
+        assert reader.peek().record is MISSING
         Sidecar(path).change(lambda _: Record(createdtime=1.0, generation=1))
-        assert reader.sight().record.generation == 1
+        assert reader.peek().record.generation == 1
 
     assert ended_well(in_child(use))
 
@@ -563,14 +574,14 @@ def test_a_child_that_inherits_an_adopted_file_sees_its_first_sidecar_at_once_an
     assert ended_well(in_child(use))
     passes(dogpile, never)
     assert dogpile.status().generation == 1
-    assert dogpile._terms.passed is not None, "it passes by the sidecar now"
+    assert dogpile._shared.last_guard is not None, "it passes by the sidecar now"
 
 
 # Seats.
 
 
 @pytest.mark.usefixtures("often")
-def test_each_thread_inside_has_a_seat_of_its_own_and_few_are_kept(path: str) -> None:
+def test_each_thread_inside_has_a_slot_of_its_own_and_few_are_kept(path: str) -> None:
     lock, other = ReadWriteFileLock(path), ReadWriteFileLock(path)
 
     def read(entered: threading.Barrier, leave: threading.Event) -> None:
@@ -587,29 +598,29 @@ def test_each_thread_inside_has_a_seat_of_its_own_and_few_are_kept(path: str) ->
         entered.wait(PATIENCE)
         taken = list(holds.living(seats.ReaderSlot, lock.path))
         assert len({id(seat) for seat in taken}) == len({seat.fd for seat in taken}) == 8
-        assert not {id(seat) for seat in taken} & {id(seat) for seat in lock.idle}
+        assert not {id(seat) for seat in taken} & {id(seat) for seat in lock._idle}
         for event, thread in zip(leave, threads, strict=True):
             assert not other.acquire_write_lock(wait=False)
             event.set()
             thread.join(PATIENCE)
-        assert 1 <= len(lock.idle) <= 4
-        assert len(open_here(path)) == len(lock.idle)
+        assert 1 <= len(lock._idle) <= 4
+        assert len(open_here(path)) == len(lock._idle)
         assert other.acquire_write_lock(wait=False), "idle seats lock nothing"
         other.release_write_lock()
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, GeneratorExit])
-def test_a_block_that_raises_leaves_the_room(path: str, error: type[BaseException]) -> None:
+def test_a_block_that_raises_gives_its_lock_back(path: str, error: type[BaseException]) -> None:
     dogpile = SyncReaderDogpile(3600, path, init=True)
     for _ in range(4):
         with pytest.raises(error), dogpile.acquire(never), dogpile.acquire(never):  # noqa: PT012
-            assert dogpile.readwritelock.inside() == "reader"
+            assert dogpile.readwritelock._inside() == "reader"
             raise error
-        assert dogpile.readwritelock.inside() == ""
+        assert dogpile.readwritelock._inside() == ""
         assert ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
 
 
-def test_blocks_that_end_in_another_order_keep_the_room_until_the_last(path: str) -> None:
+def test_blocks_that_end_in_another_order_keep_writers_out_until_the_last(path: str) -> None:
     dogpile, other = (
         warmed_up(SyncReaderDogpile(3600, path, init=True)),
         ReadWriteFileLock(path + ".dogpile.rwlock"),
@@ -635,13 +646,13 @@ def test_a_block_in_a_generator_may_end_in_another_thread(path: str) -> None:
     thread = threading.Thread(target=generator.close)  # type: ignore[attr-defined]
     thread.start()
     thread.join(PATIENCE)
-    assert dogpile.readwritelock.inside() == ""
+    assert dogpile.readwritelock._inside() == ""
     with dogpile.acquire(never):
         assert not ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
     assert ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
 
 
-def test_a_seat_that_is_never_entered_is_no_stay(path: str) -> None:
+def test_a_slot_that_is_never_entered_is_no_reader(path: str) -> None:
     dogpile = warmed_up(SyncReaderDogpile(3600, path, init=True))
     dogpile.acquire(never)
     unused = dogpile.acquire(never)
@@ -651,7 +662,7 @@ def test_a_seat_that_is_never_entered_is_no_stay(path: str) -> None:
     assert len(open_here(path + ".dogpile.rwlock")) <= 1
 
 
-def test_a_used_context_manager_does_not_share_its_seat_with_the_next_reader(path: str) -> None:
+def test_a_used_context_manager_does_not_share_its_slot_with_the_next_reader(path: str) -> None:
     dogpile = warmed_up(SyncReaderDogpile(3600, path, init=True))
     used = dogpile.acquire(never)
     with used:
@@ -682,7 +693,7 @@ def test_a_reader_that_was_interrupted_while_entering_is_outside_at_once(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(seats, "monotonic", interrupted)
-    dogpile.readwritelock.idle[0].seen_with = None  # type: ignore[attr-defined]  # it looks at the path again
+    dogpile.readwritelock._idle[0].checked_with = None  # type: ignore[attr-defined]  # it looks at the path again
     try:
         with dogpile.acquire(never):
             raise AssertionError("not interrupted")
@@ -692,7 +703,7 @@ def test_a_reader_that_was_interrupted_while_entering_is_outside_at_once(
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("kind", [FileMutex, ReadWriteFileLock])
-def test_who_asks_whether_he_would_wait_for_himself_is_not_disturbed_by_others(kind: type, path: str) -> None:
+def test_looking_for_a_callers_own_holds_is_not_disturbed_by_other_threads(kind: type, path: str) -> None:
     errors: list[BaseException] = []
     enough = threading.Event()
 
@@ -711,7 +722,7 @@ def test_who_asks_whether_he_would_wait_for_himself_is_not_disturbed_by_others(k
             lock.release()
 
     asked = kind(path)
-    ask = asked.refuse_to_wait_for_oneself if isinstance(asked, FileMutex) else asked.inside
+    ask = partial(asked._refuse_to_wait_for_oneself, FOREVER) if isinstance(asked, FileMutex) else asked._inside
     threads = [
         threading.Thread(target=until_enough, args=(lambda many=many: lock_all(many),))
         for many in ([kind(f"{path}.{number}.{each}") for each in range(4)] for number in range(3))
@@ -726,7 +737,7 @@ def test_who_asks_whether_he_would_wait_for_himself_is_not_disturbed_by_others(k
     assert errors == []
 
 
-def test_a_child_has_no_seat_of_its_parents(path: str) -> None:
+def test_a_child_has_no_slot_of_its_parents(path: str) -> None:
     dogpile = warmed_up(SyncReaderDogpile(3600, path, init=True))
     lock = path + ".dogpile.rwlock"
     entered, leave = threading.Event(), threading.Event()
@@ -751,7 +762,7 @@ def test_a_child_has_no_seat_of_its_parents(path: str) -> None:
             for fd in reused:
                 os.fstat(fd)
             warmed_up(dogpile)
-            assert dogpile.readwritelock.inside() == ""
+            assert dogpile.readwritelock._inside() == ""
             assert not ReadWriteFileLock(lock).acquire_write_lock(wait=False), "the parent's thread is inside"
             os._exit(0)
         finally:
@@ -767,7 +778,7 @@ def test_a_child_has_no_seat_of_its_parents(path: str) -> None:
 
 
 @pytest.mark.usefixtures("no_gc")
-def test_what_is_dropped_leaves_no_descriptor(path: str) -> None:
+def test_a_dropped_object_leaves_no_descriptor(path: str) -> None:
     def create(target: str) -> None:
         Path(target).write_text("data")
 
@@ -796,7 +807,7 @@ def test_what_is_dropped_leaves_no_descriptor(path: str) -> None:
 
 
 @pytest.mark.usefixtures("no_gc")
-def test_what_a_child_drops_that_was_forked_inside_leaves_no_descriptor(path: str) -> None:
+def test_an_object_dropped_by_a_child_forked_inside_leaves_no_descriptor(path: str) -> None:
     dogpile = warmed_up(SyncReaderDogpile(3600, path, init=True))
     parent = os.getpid()
     with dogpile.acquire(never):

@@ -16,12 +16,14 @@ import pytest
 from dogpile_fs import (
     Dogpile,
     FileMutex,
+    LockFileError,
     LockTimeout,
     NeedRegenerationException,
     ReadWriteFileLock,
     SyncReaderDogpile,
     WouldDeadlock,
 )
+from dogpile_fs._sidecar.record import Record as SidecarRecord
 from tests.support.processes import Processes, Record, ended_well, in_child, wait_for, waiters_for
 from tests.unit.locks.test_readwrite import in_thread
 
@@ -44,7 +46,7 @@ def _no_value() -> None:
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_who_is_inside_does_not_wait_for_a_creator_who_waits_for_him(make: Make, hard: bool) -> None:
+def test_a_reader_inside_does_not_wait_for_a_creator_that_waits_for_it(make: Make, hard: bool) -> None:
     dogpile = make(3600, SyncReaderDogpile)
     assert isinstance(dogpile, SyncReaderDogpile)
     dogpile.refresh(lambda: None)
@@ -68,7 +70,7 @@ def test_who_is_inside_does_not_wait_for_a_creator_who_waits_for_him(make: Make,
     assert not dogpile.is_expired
 
 
-def test_what_is_stale_passes_in_a_block_entered_through_another_object(path: str) -> None:
+def test_a_stale_resource_passes_in_a_block_entered_through_another_object(path: str) -> None:
     outer, inner = SyncReaderDogpile(3600, path), SyncReaderDogpile(3600, path)
     outer.refresh(lambda: None)
     with outer.acquire():
@@ -76,7 +78,7 @@ def test_what_is_stale_passes_in_a_block_entered_through_another_object(path: st
         take(inner, fail)
 
 
-def test_the_writer_is_told_before_he_waits_for_a_creation(make: Make) -> None:
+def test_the_writer_is_refused_before_it_waits_for_a_creation(make: Make) -> None:
     dogpile = make(3600, SyncReaderDogpile)
     assert isinstance(dogpile, SyncReaderDogpile)
     with dogpile.acquire_write_lock():
@@ -241,7 +243,7 @@ def test_a_grandchild_may_leave_its_grandparents_block(path: str, block: Callabl
     assert ended_well(in_child(lambda: _leave_in_grandchild(block(path))))
 
 
-def test_who_waits_without_a_creator_notices_that_the_directory_was_replaced(tmp_path: Path) -> None:
+def test_a_caller_without_a_creator_notices_that_the_directory_was_replaced(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "new").mkdir()
     (tmp_path / "current").symlink_to("old")
@@ -256,7 +258,7 @@ def test_who_waits_without_a_creator_notices_that_the_directory_was_replaced(tmp
     assert not thread.is_alive()
 
 
-def test_ones_own_creator_does_not_use_up_the_timeout(make: Make) -> None:
+def test_the_callers_own_creator_does_not_use_up_the_timeout(make: Make) -> None:
     dogpile = make(3600, SyncReaderDogpile, timeout=5)
     assert isinstance(dogpile, SyncReaderDogpile)
     inside, leave = threading.Event(), threading.Event()
@@ -279,7 +281,7 @@ def test_ones_own_creator_does_not_use_up_the_timeout(make: Make) -> None:
     writer.join()
 
 
-def test_a_foreign_lock_on_the_sidecar_holds_up_no_longer_than_the_timeout(path: str) -> None:
+def test_another_programs_lock_on_the_sidecar_holds_up_no_longer_than_the_timeout(path: str) -> None:
     dogpile = Dogpile(3600, path, timeout=0.05)
     dogpile.refresh(lambda: None)
     with open(path + ".dogpile") as sidecar:
@@ -315,7 +317,7 @@ def test_an_invalidation_is_not_lost_on_a_creation_whose_sidecar_was_deleted(pat
         dogpile.invalidate(hard)
 
     dogpile.refresh(creator)
-    assert dogpile.status().state == ("nothing" if hard else "stale")
+    assert dogpile.status().state == ("missing" if hard else "stale")
 
 
 def test_a_soft_invalidation_while_it_is_created_does_not_bring_back_the_hard_one_before_it(make: Make) -> None:
@@ -325,3 +327,22 @@ def test_a_soft_invalidation_while_it_is_created_does_not_bring_back_the_hard_on
     dogpile.invalidate(hard=True)
     dogpile.refresh(dogpile.invalidate)
     assert dogpile.status().state == "stale"
+
+
+def test_a_creation_that_cannot_begin_is_not_counted_as_a_death(path: str) -> None:
+    dogpile = SyncReaderDogpile(3600, path)
+    os.mkdir(path + ".dogpile.rwlock")  # so that the readers' lock file cannot be made
+    for force in (False, True):
+        with pytest.raises(LockFileError):
+            dogpile.refresh(lambda: None, force)
+    os.rmdir(path + ".dogpile.rwlock")
+    assert dogpile.status().failures_total == 0
+    assert dogpile.refresh(lambda: None)
+    assert dogpile.status().failures_total == 0
+
+
+@pytest.mark.parametrize("behind", [0.0, 0.5, 0.999, 2.0])
+def test_a_clock_that_is_behind_holds_no_attempt_back_for_longer_than_its_delay(behind: float) -> None:
+    record = SidecarRecord().failed(None, 1000.0, "OSError", 10.0)
+    assert record.backoff_left(1000.0 - behind) == (10.0 if behind < 1 else 0.0)
+    assert record.backoff_left(1004.0) == 6.0

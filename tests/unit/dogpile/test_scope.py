@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from dogpile_fs import Dogpile, FileMutex, PathError, ReadWriteFileLock
-from dogpile_fs._dogpile.scope import ProcessScope, ThreadScope
-from dogpile_fs._os.paths import checked_resource
+from dogpile_fs._dogpile.process_scope import ProcessScope
+from dogpile_fs._dogpile.resource_path import checked_resource
+from dogpile_fs._dogpile.thread_scope import ThreadScope
 from dogpile_fs._os.waiting import Deadline
-from dogpile_fs._sidecar.record import NOTHING, Record
+from dogpile_fs._sidecar.journal import Entry
+from dogpile_fs._sidecar.record import MISSING, Record
 from tests.support.processes import Processes
 
 MADE = Record(createdtime=1000.0, generation=1)
@@ -34,6 +36,7 @@ def use_all_of(scope: ProcessScope) -> None:
     lock = scope.read_write_lock()
     assert lock.acquire_write_lock(wait=False)
     lock.release_write_lock()
+    scope.journal.append(Entry("host", 1, 1000.0, "created", 1))
 
 
 def coordination_files(directory: str | Path) -> set[str]:
@@ -43,10 +46,11 @@ def coordination_files(directory: str | Path) -> set[str]:
 # The names of the files.
 
 
-def test_the_three_files_stand_beside_the_resource_and_bear_its_name(path: str) -> None:
+def test_the_four_files_stand_beside_the_resource_and_bear_its_name(path: str) -> None:
     use_all_of(process_scope(path))
     assert sorted(os.listdir(os.path.dirname(path))) == [
         "resource.dogpile",
+        "resource.dogpile.journal",
         "resource.dogpile.lock",
         "resource.dogpile.rwlock",
     ]
@@ -55,9 +59,9 @@ def test_the_three_files_stand_beside_the_resource_and_bear_its_name(path: str) 
 def test_no_file_is_made_before_it_is_needed(path: str) -> None:
     scope = process_scope(path)
     scope.read_write_lock()
-    assert scope.sight().record == scope.look() == NOTHING
+    assert scope.peek().record == scope.read() == MISSING
     assert not scope.mutex.locked()
-    assert scope.mutex.wait_released(Deadline(0))
+    assert scope.mutex._wait_released(Deadline(0))
     assert os.listdir(os.path.dirname(path)) == []
 
 
@@ -69,7 +73,7 @@ def test_a_resource_in_the_current_directory_is_the_same_after_a_chdir(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     use_all_of(scope)
-    assert len(coordination_files(tmp_path)) == 3
+    assert len(coordination_files(tmp_path)) == 4
     assert os.listdir(tmp_path / "elsewhere") == []
 
 
@@ -81,18 +85,18 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     for directory in (None, str(tmp_path / "locks")):
         scope = process_scope(str(tmp_path / name), directory)
         use_all_of(scope)
-        assert scope.sight().record == MADE
+        assert scope.peek().record == MADE
     assert coordination_files(tmp_path) >= {
-        name + suffix for suffix in (".dogpile", ".dogpile.lock", ".dogpile.rwlock")
+        name + suffix for suffix in (".dogpile", ".dogpile.journal", ".dogpile.lock", ".dogpile.rwlock")
     }
 
 
 def test_the_longest_name_that_leaves_room_for_the_suffixes_needs_no_directory(tmp_path: Path) -> None:
-    use_all_of(process_scope(str(tmp_path / ("x" * (255 - len(".dogpile.rwlock"))))))
+    use_all_of(process_scope(str(tmp_path / ("x" * (255 - len(".dogpile.journal"))))))
     with pytest.raises(PathError) as caught:
-        process_scope(str(tmp_path / ("x" * (256 - len(".dogpile.rwlock")))))
+        process_scope(str(tmp_path / ("x" * (256 - len(".dogpile.journal")))))
     assert caught.value.errno == errno.ENAMETOOLONG
-    assert "Cure: shorten the name" in str(caught.value)
+    assert "Hint: shorten the name" in str(caught.value)
     assert "with directory= it shortens the name itself" in str(caught.value)
 
 
@@ -102,9 +106,9 @@ def test_with_a_directory_a_name_may_be_as_long_as_the_system_lets_it(tmp_path: 
     (tmp_path / "locks").mkdir()
     scope = process_scope(str(tmp_path / name), str(tmp_path / "locks"))
     use_all_of(scope)
-    assert len(coordination_files(tmp_path / "locks")) == 3
+    assert len(coordination_files(tmp_path / "locks")) == 4
     other = process_scope(str(tmp_path / (name[:-1] + "y")), str(tmp_path / "locks"))
-    assert other.look() == NOTHING
+    assert other.read() == MISSING
 
 
 # directory=
@@ -122,7 +126,7 @@ def test_with_a_directory_nothing_is_put_beside_the_resource(tmp_path: Path, loc
     use_all_of(process_scope(str(tmp_path / "data" / "resource"), locks))
     assert os.listdir(tmp_path / "data") == []
     names = coordination_files(locks)
-    assert len(names) == 3
+    assert len(names) == 4
     assert all(name.startswith("resource-") for name in names), "a person should recognize them"
 
 
@@ -130,11 +134,11 @@ def test_two_resources_with_the_same_last_name_are_kept_apart(tmp_path: Path, lo
     one = process_scope(str(tmp_path / "one" / "resource"), locks)
     other = process_scope(str(tmp_path / "other" / "resource"), locks)
     one.change(lambda record: MADE)
-    assert other.look() == NOTHING
+    assert other.read() == MISSING
     assert one.mutex.acquire(wait=False)
     assert other.mutex.acquire(wait=False)
     reading, writing = one.read_write_lock(), other.read_write_lock()
-    reading.enter(Deadline(0))
+    reading._enter(Deadline(0))
     assert writing.acquire_write_lock(wait=False)
 
 
@@ -147,7 +151,7 @@ def test_the_same_resource_through_a_symbolic_link_to_its_parent_is_kept_togethe
     names = [tmp_path / "data" / "deep", tmp_path / "link" / "deep", tmp_path / "deeper"]
     scopes = [process_scope(str(name / "resource"), locks) for name in names]
     scopes[0].change(lambda record: MADE)
-    assert [scope.look() for scope in scopes] == [MADE] * 3
+    assert [scope.read() for scope in scopes] == [MADE] * 3
     assert scopes[0].mutex.acquire(wait=False)
     assert [scope.mutex.locked() for scope in scopes] == [True] * 3
 
@@ -159,7 +163,7 @@ def test_two_dots_after_a_symbolic_link_lead_where_the_system_says(tmp_path: Pat
     Path(path).touch()
     assert (tmp_path / "data" / "resource").exists()
     process_scope(str(tmp_path / "data" / "resource")).change(lambda record: MADE)
-    assert process_scope(path).look() == MADE
+    assert process_scope(path).read() == MADE
 
 
 def test_beside_the_resource_a_symbolic_link_to_its_parent_leads_to_the_same_files(tmp_path: Path) -> None:
@@ -167,7 +171,7 @@ def test_beside_the_resource_a_symbolic_link_to_its_parent_leads_to_the_same_fil
     (tmp_path / "link").symlink_to("data")
     one, other = (process_scope(str(tmp_path / name / "resource")) for name in ("data", "link"))
     one.change(lambda record: MADE)
-    assert other.look() == MADE
+    assert other.read() == MADE
 
 
 def test_the_same_directory_through_a_symbolic_link_holds_the_same_files(
@@ -175,12 +179,12 @@ def test_the_same_directory_through_a_symbolic_link_holds_the_same_files(
 ) -> None:
     (tmp_path / "link").symlink_to(locks)
     process_scope(path, locks).change(lambda record: MADE)
-    assert process_scope(path, str(tmp_path / "link")).look() == MADE
+    assert process_scope(path, str(tmp_path / "link")).read() == MADE
 
 
 def test_beside_the_resource_and_in_a_directory_are_two_places(path: str, locks: str) -> None:
     process_scope(path, locks).change(lambda record: MADE)
-    assert process_scope(path).look() == NOTHING
+    assert process_scope(path).read() == MISSING
 
 
 def test_a_directory_given_relative_to_the_current_one_stays_where_it_was(
@@ -190,7 +194,7 @@ def test_a_directory_given_relative_to_the_current_one_stays_where_it_was(
     scope = process_scope(path, "locks")
     monkeypatch.chdir("/")
     use_all_of(scope)
-    assert len(coordination_files(locks)) == 3
+    assert len(coordination_files(locks)) == 4
 
 
 def test_a_directory_given_relative_to_the_current_one_is_the_same_after_a_pickle(
@@ -208,18 +212,18 @@ def test_with_a_directory_that_of_the_resource_need_not_exist_yet(tmp_path: Path
     use_all_of(process_scope(str(tmp_path / "later" / "resource"), locks))
 
 
-def test_a_directory_that_is_missing_or_none_is_an_error_with_a_cure(path: str, tmp_path: Path) -> None:
+def test_a_missing_directory_for_the_files_is_an_error_with_a_hint(path: str, tmp_path: Path) -> None:
     with pytest.raises(PathError) as caught:
         process_scope(path, str(tmp_path / "missing"))
     assert caught.value.errno == errno.ENOENT
     assert repr(str(tmp_path / "missing")) in str(caught.value)
-    assert "Cure: make it first" in str(caught.value)
+    assert "Hint: make it first" in str(caught.value)
     (tmp_path / "file").touch()
     with pytest.raises(PathError) as caught:
         process_scope(path, str(tmp_path / "file"))
     assert caught.value.errno == errno.ENOTDIR
     assert str(tmp_path / "file") in str(caught.value)
-    assert "Cure: name a path whose parents are directories" in str(caught.value)
+    assert "Hint: name a path whose parents are directories" in str(caught.value)
 
 
 # What a process scope is made of.
@@ -249,22 +253,22 @@ def test_a_borrowed_lock_takes_the_place_of_the_mutex_file(path: str) -> None:
 def test_two_scopes_of_one_path_share_record_and_locks(path: str) -> None:
     one, other = process_scope(path), process_scope(path)
     one.change(lambda record: MADE)
-    assert other.sight().record == MADE
+    assert other.peek().record == MADE
     assert one.mutex.acquire(wait=False)
     assert not other.mutex.acquire(wait=False)
     reading = one.read_write_lock()
-    hold = reading.enter(Deadline(0))
+    hold = reading._enter(Deadline(0))
     assert not other.read_write_lock().acquire_write_lock(wait=False)
-    reading.leave(hold)
+    reading._leave(hold)
     assert other.read_write_lock().acquire_write_lock(wait=False)
 
 
 def test_a_thread_scope_touches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scope = ThreadScope(lock=None, timeout=None)
-    assert scope.sight().record == scope.look() == NOTHING
+    assert scope.peek().record == scope.read() == MISSING
     scope.change(lambda record: MADE)
-    assert scope.sight().record == scope.look() == MADE
+    assert scope.peek().record == scope.read() == MADE
     assert scope.mutex.acquire()
     scope.mutex.release()
     lock = scope.read_write_lock()
@@ -276,7 +280,7 @@ def test_a_thread_scope_touches_no_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_two_thread_scopes_have_nothing_in_common() -> None:
     one, other = ThreadScope(lock=None, timeout=None), ThreadScope(lock=None, timeout=None)
     one.change(lambda record: MADE)
-    assert other.sight().record == NOTHING
+    assert other.peek().record == MISSING
     assert one.mutex.acquire(wait=False)
     assert other.mutex.acquire(wait=False)
 
@@ -293,7 +297,7 @@ def test_changes_by_many_threads_lose_none() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert scope.sight().record.generation == 4000
+    assert scope.peek().record.generation == 4000
 
 
 def test_a_child_keeps_the_record_of_its_parents_thread_scope_and_can_change_its_own(
@@ -303,9 +307,9 @@ def test_a_child_keeps_the_record_of_its_parents_thread_scope_and_can_change_its
     scope.change(lambda record: MADE)
 
     def in_the_child() -> None:
-        assert scope.sight().record == MADE
-        scope.change(lambda record: NOTHING)
-        assert scope.sight().record == NOTHING
+        assert scope.peek().record == MADE
+        scope.change(lambda record: MISSING)
+        assert scope.peek().record == MISSING
 
     changing = threading.Event()
     enough = threading.Event()
@@ -325,21 +329,21 @@ def test_a_child_keeps_the_record_of_its_parents_thread_scope_and_can_change_its
     finally:
         enough.set()
         thread.join()
-    assert scope.sight().record == MADE
+    assert scope.peek().record == MADE
 
 
 # Paths.
 
 
 @pytest.mark.parametrize("path", [3, 3.5, True, None, b"resource", ["resource"], ...], ids=repr)
-def test_what_is_no_path_is_a_type_error_that_tells_it(path: Any) -> None:
+def test_a_path_of_another_type_is_a_type_error_that_shows_it(path: Any) -> None:
     with pytest.raises(TypeError) as caught:
         checked_resource(path)
     assert "path must be" in str(caught.value)
     assert repr(path) in str(caught.value)
 
 
-def test_a_path_of_bytes_names_its_cure() -> None:
+def test_a_path_of_bytes_is_an_error_with_a_hint() -> None:
     class Bytes(os.PathLike[bytes]):
         def __fspath__(self) -> bytes:
             return b"resource"
@@ -362,11 +366,11 @@ def test_a_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "resource/", "/", "\0"])
-def test_what_names_no_file_is_an_error_with_a_cure(path: str) -> None:
+def test_a_path_without_a_file_name_is_an_error_with_a_hint(path: str) -> None:
     with pytest.raises(PathError) as caught:
         checked_resource(path)
     assert repr(path) in str(caught.value)
-    assert "Cure: give the path of the resource" in str(caught.value)
+    assert "Hint: give the path of the resource" in str(caught.value)
 
 
 @pytest.mark.parametrize("path", [".", ".."])
@@ -375,7 +379,7 @@ def test_a_directory_is_no_resource(path: str) -> None:
         checked_resource(path)
     assert caught.value.errno == errno.EISDIR
     assert repr(os.path.join(os.getcwd(), path)) in str(caught.value)
-    assert "Cure: give the path of a file" in str(caught.value)
+    assert "Hint: give the path of a file" in str(caught.value)
 
 
 def test_a_link_to_a_directory_is_no_resource_either(tmp_path: Path) -> None:
@@ -385,24 +389,24 @@ def test_a_link_to_a_directory_is_no_resource_either(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EISDIR
 
 
-def test_a_link_to_no_directory_is_told_with_where_it_points(tmp_path: Path) -> None:
+def test_the_error_for_a_dangling_link_says_where_it_points(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere/resource")
     with pytest.raises(PathError) as caught:
         checked_resource(tmp_path / "link")
     assert caught.value.errno == errno.ENOENT
     where = str(tmp_path.resolve() / "nowhere")
-    for part in (repr(str(tmp_path / "link")), "'nowhere/resource'", repr(where), "Cure: make that, or remove"):
+    for part in (repr(str(tmp_path / "link")), "'nowhere/resource'", repr(where), "Hint: make that, or remove"):
         assert part in str(caught.value)
 
 
-def test_what_a_link_leads_to_need_not_exist(tmp_path: Path) -> None:
+def test_the_target_of_a_link_need_not_exist(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("resource")
     assert checked_resource(tmp_path / "link") == str(tmp_path / "link")
     assert checked_resource(tmp_path / "link", "file") == str(tmp_path / "link")
 
 
 @pytest.mark.parametrize("kind", [None, "file"])
-def test_what_is_no_regular_file_is_told_where_there_must_be_one(tmp_path: Path, kind: str | None) -> None:
+def test_a_fifo_or_socket_is_an_error_where_a_regular_file_must_be(tmp_path: Path, kind: str | None) -> None:
     os.mkfifo(tmp_path / "fifo")
     if kind is None:
         assert checked_resource(tmp_path / "fifo") == str(tmp_path / "fifo")
@@ -412,7 +416,7 @@ def test_what_is_no_regular_file_is_told_where_there_must_be_one(tmp_path: Path,
             checked_resource(path, kind)
         assert repr(str(path)) in str(caught.value)
         assert "is no regular file" in str(caught.value)
-        assert "Cure: give the path of one" in str(caught.value)
+        assert "Hint: give the path of one" in str(caught.value)
 
 
 def test_a_link_to_a_file_will_do(tmp_path: Path) -> None:
@@ -422,42 +426,42 @@ def test_a_link_to_a_file_will_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["link", "link/resource"])
-def test_a_link_to_itself_is_told(tmp_path: Path, where: str) -> None:
+def test_a_link_to_itself_is_a_path_error(tmp_path: Path, where: str) -> None:
     (tmp_path / "link").symlink_to("link")
     with pytest.raises(PathError) as caught:
         checked_resource(tmp_path / where)
     assert caught.value.errno == errno.ELOOP
     assert repr(str(tmp_path / where)) in str(caught.value)
-    assert "Cure: remove the symbolic link" in str(caught.value)
+    assert "Hint: remove the symbolic link" in str(caught.value)
 
 
-def test_a_path_under_a_file_is_told(tmp_path: Path) -> None:
+def test_a_path_under_a_file_is_a_path_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PathError) as caught:
         checked_resource(tmp_path / "file" / "resource")
     assert caught.value.errno == errno.ENOTDIR
     assert repr(str(tmp_path / "file" / "resource")) in str(caught.value)
-    assert "Cure: name a path whose parents are directories" in str(caught.value)
+    assert "Hint: name a path whose parents are directories" in str(caught.value)
 
 
-def test_a_name_that_the_system_does_not_take_is_told(tmp_path: Path) -> None:
+def test_a_name_that_the_system_does_not_take_is_a_path_error(tmp_path: Path) -> None:
     with pytest.raises(PathError) as caught:
         checked_resource(tmp_path / ("x" * 256))
     assert caught.value.errno == errno.ENAMETOOLONG
-    assert "Cure: shorten the name" in str(caught.value)
+    assert "Hint: shorten the name" in str(caught.value)
 
 
-def test_text_that_no_file_name_can_be_is_told(tmp_path: Path) -> None:
+def test_text_that_cannot_be_a_file_name_is_a_path_error(tmp_path: Path) -> None:
     with pytest.raises(PathError) as caught:
         checked_resource(f"{tmp_path}/\ud800")
-    assert "Cure: " in str(caught.value)
+    assert "Hint: " in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", ["", "/deeper"])
-def test_a_missing_directory_is_told_by_its_own_name(tmp_path: Path, suffix: str) -> None:
+def test_the_error_for_a_missing_directory_names_it(tmp_path: Path, suffix: str) -> None:
     missing = str(tmp_path / "missing") + suffix
     with pytest.raises(PathError) as caught:
         process_scope(missing + "/resource")
     assert caught.value.errno == errno.ENOENT
     assert repr(missing) in str(caught.value)
-    assert "Cure: make it first" in str(caught.value)
+    assert "Hint: make it first" in str(caught.value)

@@ -1,4 +1,4 @@
-"""FileMutex and ReadWriteFileLock in dogpile.cache, for which they have the shape."""
+"""FileMutex and ReadWriteFileLock in dogpile.cache, whose protocols they implement."""
 
 from __future__ import annotations
 

@@ -26,10 +26,12 @@ from dogpile_fs import (
     SyncReaderDogpile,
     WouldDeadlock,
 )
-from dogpile_fs._locks import readwrite
+from dogpile_fs._locks import reader_pool
+from dogpile_fs._locks.threads import ThreadReadWriteLock
+from dogpile_fs._os import byterange
 from dogpile_fs._os import fork as forking
-from dogpile_fs._os.openfile import Description
-from tests.support.processes import PATIENCE, ended_well, wait_for
+from dogpile_fs._os.openfile import OpenFile
+from tests.support.processes import PATIENCE, ended_well, wait_for, wait_until_other_threads_sleep
 
 BLOCKS: dict[str, Callable[[str], AbstractContextManager[object]]] = {
     "mutex": FileMutex,
@@ -67,7 +69,7 @@ def test_a_block_may_be_left_by_another_thread_than_has_entered_it(
     assert ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
 
 
-@pytest.mark.parametrize("name", [name for name in BLOCKS if "writer" not in name])
+@pytest.mark.parametrize("name", BLOCKS)
 def test_a_block_that_is_dropped_is_left(name: str, path: str) -> None:
     block = BLOCKS[name](path)
     block.__enter__()
@@ -76,6 +78,22 @@ def test_a_block_that_is_dropped_is_left(name: str, path: str) -> None:
     wait_for(lambda: FileMutex(path).acquire(wait=False), "the mutex")
     assert ReadWriteFileLock(path).acquire_write_lock(wait=False)
     assert ReadWriteFileLock(path + ".dogpile.rwlock").acquire_write_lock(wait=False)
+
+
+@pytest.mark.parametrize("lock", [ReadWriteFileLock, lambda path: ThreadReadWriteLock()])
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_a_block_that_is_left_without_having_been_entered_is_an_error(
+    lock: Callable[[str], ReadWriteFileLock | ThreadReadWriteLock], kind: str, path: str
+) -> None:
+    block = getattr(lock(path), kind)()
+    with pytest.raises(NotHeld, match="is not entered"):
+        block.__exit__(None, None, None)
+    with block:
+        pass
+    with pytest.raises(NotHeld, match="is not entered"):
+        block.__exit__(None, None, None)
+    with block:
+        pass
 
 
 def test_a_thread_that_waits_with_a_timeout_gets_what_another_gives_back_for_it(
@@ -122,7 +140,7 @@ def test_a_thread_with_the_number_of_one_that_has_ended_inherits_nothing(path: s
 
     def ask() -> None:
         numbers.append(threading.get_ident())
-        inside.append(lock.inside())
+        inside.append(lock._inside())
 
     for target in (enter, ask):
         thread = threading.Thread(target=target)
@@ -142,23 +160,23 @@ def test_two_tasks_of_one_thread_are_two_readers(path: str) -> None:
         with lock.read():
             entered.set()
             await leave.wait()
-            return lock.inside()
+            return lock._inside()
 
     async def main() -> None:
         entered, leave = asyncio.Event(), asyncio.Event()
         task = asyncio.create_task(read(entered, leave))
         await entered.wait()
-        assert lock.inside() == ""
+        assert lock._inside() == ""
         leave.set()
         assert await task == "reader"
 
     asyncio.run(main())
 
 
-def test_tasks_pass_a_writer_for_a_second_and_are_then_told_of_aio(
+def test_tasks_pass_a_writer_for_a_second_and_are_then_refused_with_a_hint_at_aio(
     path: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readwrite, "_warned", [])
+    monkeypatch.setattr(reader_pool, "_warned", [])
     lock = ReadWriteFileLock(path)
     written = threading.Event()
 
@@ -189,6 +207,21 @@ def test_tasks_pass_a_writer_for_a_second_and_are_then_told_of_aio(
 
     asyncio.run(main())
     assert len([text for text in caplog.messages if path in text and "dogpile_fs.aio" in text]) == 1
+
+
+def test_a_task_passes_a_writer_that_has_only_begun_to_wait(path: str) -> None:
+    lock = ReadWriteFileLock(path)
+
+    async def enter() -> bool:
+        with lock.read():
+            return True
+
+    async def main() -> None:
+        with lock.read(), open(path, "r+b") as file:
+            byterange.exclusive(file.fileno(), 0, wait=False)  # pending; since when is not told
+            assert await asyncio.create_task(enter())
+
+    asyncio.run(main())
 
 
 def test_a_task_is_not_refused_what_a_thread_holds_and_will_give_back(path: str) -> None:
@@ -236,10 +269,11 @@ def test_a_task_is_refused_to_wait_for_ever_for_another_of_its_thread(path: str)
 
 _ASYNCIO_COMES_LATER = """if True:
     import sys
+    sys.modules["redis"] = None  # portalocker imports it if it is installed, and with it asyncio
     from dogpile_fs import ReadWriteFileLock, SyncReaderDogpile
     lock = ReadWriteFileLock(sys.argv[1])
     with lock.read(), SyncReaderDogpile(3600, sys.argv[1] + ".other", init=True).acquire():
-        assert lock.inside() == "reader"
+        assert lock._inside() == "reader"
     imported = {"asyncio", "_asyncio", "trio", "greenlet"} & set(sys.modules)
     assert not imported, imported
 
@@ -248,11 +282,11 @@ _ASYNCIO_COMES_LATER = """if True:
     async def main():
         assert asyncio.current_task() is not None
         with lock.read():
-            assert lock.inside() == "reader"
+            assert lock._inside() == "reader"
             await asyncio.create_task(other())
 
     async def other():
-        assert lock.inside() == ""
+        assert lock._inside() == ""
 
     asyncio.run(main())
 """
@@ -262,11 +296,12 @@ def test_no_scheduler_is_imported_and_one_that_the_program_imports_later_works(p
     subprocess.run([sys.executable, "-c", _ASYNCIO_COMES_LATER, path], check=True, timeout=PATIENCE)
 
 
-# --- plain forks, of which Python's hooks are not told
+# --- plain forks, which do not run Python's hooks
 
 
 def in_plain_child(action: Callable[[], object]) -> bool:
     """Whether *action* ends well in a child that C code has forked."""
+    wait_until_other_threads_sleep()
     pid: int = ctypes.PyDLL(None).fork()
     if pid == 0:
         status = 1
@@ -330,7 +365,7 @@ def test_a_child_of_a_plain_fork_creates_and_reads(path: str) -> None:
 
 def test_a_change_in_the_middle_of_a_change_by_the_same_thread_is_not_lost_and_does_not_wait(path: str) -> None:
     dogpile = Dogpile(3600, path, init=True)
-    scope = dogpile._terms.scope
+    scope = dogpile._shared.scope
     crossed: list[None] = []
 
     def make(record: object) -> object:
@@ -340,7 +375,7 @@ def test_a_change_in_the_middle_of_a_change_by_the_same_thread_is_not_lost_and_d
         return record.replace(cost=7.0)  # type: ignore[attr-defined]
 
     scope.change(make)  # type: ignore[arg-type]
-    record = scope.look()
+    record = scope.read()
     assert (record.cost, record.invalidations, record.invalidated) == (7.0, 2, "soft")
     Dogpile(3600, path).invalidate(hard=True)
     assert not dogpile.has_value
@@ -349,7 +384,7 @@ def test_a_change_in_the_middle_of_a_change_by_the_same_thread_is_not_lost_and_d
 def test_a_thread_that_hangs_while_it_opens_a_file_does_not_keep_the_process_from_forking(path: str) -> None:
     os.mkfifo(path)
     # Until another program opens it for writing.
-    opening = threading.Thread(target=lambda: Description(path).open(os.O_RDONLY), daemon=True)
+    opening = threading.Thread(target=lambda: OpenFile(path).open(os.O_RDONLY), daemon=True)
     opening.start()
     pid = os.fork()
     if pid == 0:

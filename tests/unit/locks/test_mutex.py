@@ -1,3 +1,5 @@
+"""FileMutex: one holder at a time."""
+
 from __future__ import annotations
 
 import fcntl
@@ -31,7 +33,7 @@ def test_a_with_block_holds_it_and_gives_it_back_after_an_error(path: str) -> No
     assert not mutex.locked()
 
 
-def test_locked_tells_of_any_holder_and_makes_no_file(path: str) -> None:
+def test_locked_reports_any_holder_and_makes_no_file(path: str) -> None:
     mutex, other = FileMutex(path), FileMutex(path)
     assert not mutex.locked()
     assert not os.path.exists(path)
@@ -51,7 +53,7 @@ def test_any_thread_may_release_it(path: str) -> None:
     assert mutex.acquire(wait=False)
 
 
-def test_releasing_it_unheld_is_an_error_that_names_it(path: str) -> None:
+def test_releasing_it_unheld_is_an_error_that_names_the_path(path: str) -> None:
     mutex = FileMutex(path)
     with pytest.raises(NotHeld, match=path):
         mutex.release()
@@ -107,7 +109,7 @@ def test_a_timeout_given_to_the_call_counts_before_the_objects(path: str) -> Non
 
 
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_a_waiter_takes_it_when_the_holder_lets_go(path: str, timeout: float | None) -> None:
+def test_a_waiter_takes_it_when_the_holder_releases_it(path: str, timeout: float | None) -> None:
     holder, waiter = FileMutex(path), FileMutex(path)
     holder.acquire()
     thread = threading.Thread(target=waiter.acquire, kwargs={"timeout": timeout})
@@ -120,27 +122,27 @@ def test_a_waiter_takes_it_when_the_holder_lets_go(path: str, timeout: float | N
 
 def test_waiting_for_its_release_does_not_take_it(path: str) -> None:
     mutex, other = FileMutex(path), FileMutex(path)
-    assert mutex.wait_released(FOREVER)
+    assert mutex._wait_released(FOREVER)
     assert not os.path.exists(path)
     with other:
         done: list[bool] = []
-        threads = [threading.Thread(target=lambda: done.append(mutex.wait_released(FOREVER))) for _ in range(5)]
+        threads = [threading.Thread(target=lambda: done.append(mutex._wait_released(FOREVER))) for _ in range(5)]
         for thread in threads:
             thread.start()
         outcome: list[bool] = []
-        thread = threading.Thread(target=lambda: outcome.append(mutex.wait_released(NOW)))
+        thread = threading.Thread(target=lambda: outcome.append(mutex._wait_released(NOW)))
         thread.start()
         thread.join()
         assert (done, outcome) == ([], [False])
         with pytest.raises(WouldDeadlock):
-            mutex.wait_released(FOREVER)
+            mutex._wait_released(FOREVER)
     for thread in threads:
         thread.join(30)
     assert done == [True] * 5
     assert mutex.acquire(wait=False)
 
 
-def test_one_try_succeeds_beside_those_who_only_look(path: str) -> None:
+def test_one_try_succeeds_beside_callers_that_only_look(path: str) -> None:
     mutex, looker = FileMutex(path), FileMutex(path)
     stop = threading.Event()
 
@@ -178,7 +180,7 @@ def test_it_excludes_filelock_and_flock(path: str) -> None:
         assert not mutex.acquire(wait=False)
 
 
-def _hold_in_turn(path: str, record: Record) -> None:
+def _hold_repeatedly(path: str, record: Record) -> None:
     mutex = FileMutex(path)
     for _ in range(60):
         with mutex:
@@ -188,7 +190,7 @@ def _hold_in_turn(path: str, record: Record) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_hold_it_one_at_a_time(path: str, record: Record, processes: Processes, method: str) -> None:
-    processes.start_many(4, _hold_in_turn, path, record, method=method)
+    processes.start_many(4, _hold_repeatedly, path, record, method=method)
     processes.join()
     holds = record.spans("hold", "held")
     assert len(holds) == 240
@@ -217,16 +219,16 @@ def test_many_threads_of_one_object_hold_it_one_at_a_time(path: str) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 30])
-def test_who_waits_for_a_release_also_waits_for_flock_which_takes_no_turn(
+def test_a_caller_that_waits_for_a_release_also_waits_for_flock_which_locks_no_hold_byte(
     path: str, timeout: float | None
 ) -> None:
     mutex = FileMutex(path)
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert mutex.locked()
-        assert not mutex.wait_released(NOW)
+        assert not mutex._wait_released(NOW)
         done: list[bool] = []
-        thread = threading.Thread(target=lambda: done.append(mutex.wait_released(Deadline(timeout))))
+        thread = threading.Thread(target=lambda: done.append(mutex._wait_released(Deadline(timeout))))
         thread.start()
         thread.join(0.05)
         assert done == []
@@ -235,7 +237,7 @@ def test_who_waits_for_a_release_also_waits_for_flock_which_takes_no_turn(
     assert done == [True]
 
 
-def test_who_blocks_on_a_file_that_is_replaced_starts_over(path: str) -> None:
+def test_a_caller_that_blocks_on_a_file_that_is_replaced_starts_over(path: str) -> None:
     mutex = FileMutex(path)
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -15,10 +15,10 @@ import pytest
 from dogpile_fs import Dogpile, FileMutex, ReadWriteFileLock, SyncReaderDogpile, WouldDeadlock
 from tests.support.processes import Processes, Record, ended_well, in_child, overlaps, wait_for
 
-# flock belongs to the open file description: what fork copies excludes nobody, and unlocks everybody.
+# flock belongs to the open file description: a copy made by fork excludes no process, and unlocks for all.
 
 
-def _create_in_turn(dogpile: Dogpile, record: Record, times: int) -> None:
+def _create_repeatedly(dogpile: Dogpile, record: Record, times: int) -> None:
     def creator() -> None:
         record.write("create")
         time.sleep(0.001)
@@ -28,7 +28,7 @@ def _create_in_turn(dogpile: Dogpile, record: Record, times: int) -> None:
         dogpile.refresh(creator, force=True)
 
 
-def _read_in_turn(lock: ReadWriteFileLock, record: Record, times: int) -> None:
+def _read_repeatedly(lock: ReadWriteFileLock, record: Record, times: int) -> None:
     for _ in range(times):
         with lock.read():
             record.write("read")
@@ -36,7 +36,7 @@ def _read_in_turn(lock: ReadWriteFileLock, record: Record, times: int) -> None:
             record.write("has read")
 
 
-def _write_in_turn(lock: ReadWriteFileLock, record: Record, times: int) -> None:
+def _write_repeatedly(lock: ReadWriteFileLock, record: Record, times: int) -> None:
     for _ in range(times):
         with lock.write():
             record.write("write")
@@ -49,8 +49,8 @@ def test_a_dogpile_made_and_used_before_fork_excludes_in_all_children(
     dogpile = SyncReaderDogpile(3600, path)
     with dogpile.acquire(lambda: None):
         pass
-    processes.start_many(6, _create_in_turn, dogpile, record, 30)
-    _create_in_turn(dogpile, record, 30)
+    processes.start_many(6, _create_repeatedly, dogpile, record, 30)
+    _create_repeatedly(dogpile, record, 30)
     processes.join()
     assert overlaps(*[record.spans("create", "created")] * 2) == []
     assert dogpile.status().generation == 1 + 7 * 30
@@ -62,8 +62,8 @@ def test_a_read_write_lock_used_before_fork_excludes_in_all_children(
     lock = ReadWriteFileLock(path)
     with lock.read():
         pass
-    processes.start_many(4, _read_in_turn, lock, record, 50)
-    processes.start_many(2, _write_in_turn, lock, record, 50)
+    processes.start_many(4, _read_repeatedly, lock, record, 50)
+    processes.start_many(2, _write_repeatedly, lock, record, 50)
     processes.join()
     assert overlaps(record.spans("read", "has read"), record.spans("write", "has written")) == []
 
@@ -73,8 +73,8 @@ def test_a_dogpile_pickled_to_a_spawned_process_coordinates_with_it(
     path: str, record: Record, processes: Processes, method: str
 ) -> None:
     dogpile = SyncReaderDogpile(3600, path, timeout=50, mode=0o640)
-    processes.start_many(2, _create_in_turn, dogpile, record, 20, method=method)
-    _create_in_turn(dogpile, record, 20)
+    processes.start_many(2, _create_repeatedly, dogpile, record, 20, method=method)
+    _create_repeatedly(dogpile, record, 20)
     processes.join()
     assert overlaps(*[record.spans("create", "created")] * 2) == []
     assert dogpile.status().generation == 60
@@ -105,8 +105,8 @@ def test_a_child_that_leaves_the_parents_read_block_does_not_unlock_the_parent(p
             assert not other.acquire_write_lock(wait=False)
     lock.release_read_lock()
     if os.getpid() != in_parent:
-        # The child is no reader: had it been one, only its parent would stand in a writer's way now.
-        os._exit(0 if not lock.inside() else 1)
+        # The child is no reader: otherwise a writer would have to wait for its parent alone now.
+        os._exit(0 if not lock._inside() else 1)
     assert other.acquire_write_lock(wait=False)
 
 
@@ -225,7 +225,7 @@ def test_thread_scope_forked_while_a_thread_creates_starts_free_in_the_child() -
 # A deleted lock file splits its users over two inodes.
 
 
-def test_whoever_wins_a_lock_on_a_file_that_is_gone_starts_over(path: str) -> None:
+def test_a_caller_that_wins_a_lock_on_a_file_that_is_gone_starts_over(path: str) -> None:
     holder, waiter = FileMutex(path), FileMutex(path)
     holder.acquire()
     won = threading.Event()
@@ -241,7 +241,7 @@ def test_whoever_wins_a_lock_on_a_file_that_is_gone_starts_over(path: str) -> No
     newcomer = FileMutex(path)
     newcomer.acquire()
     holder.release()
-    assert not won.wait(0.1), "it holds a lock on a file that nobody else will ever see"
+    assert not won.wait(0.1), "it holds a lock on a file that no other process will ever open"
     newcomer.release()
     assert won.wait(30)
     thread.join()
@@ -293,6 +293,26 @@ def test_readers_inside_a_deleted_file_and_newcomers_leave_in_any_order(path: st
         old.join()
         assert not writer.acquire_write_lock(wait=False)
     assert writer.acquire_write_lock(wait=False)
+
+
+def _read_until_told(path: str, record: Record) -> None:
+    with ReadWriteFileLock(path).read():
+        record.write("inside")
+        record.wait("leave")
+
+
+def test_a_reader_inside_whose_lock_file_was_deleted_is_not_seen_through_the_new_one(
+    path: str, record: Record, processes: Processes
+) -> None:
+    reader = processes.start(_read_until_told, path, record)
+    record.wait("inside")
+    writer = ReadWriteFileLock(path)
+    assert not writer.acquire_write_lock(wait=False)
+    os.unlink(path)
+    assert writer.acquire_write_lock(wait=False)
+    record.write("leave")
+    processes.join(reader)
+    writer.release_write_lock()
 
 
 # Under a cooperative scheduler a blocking flock stops the whole worker.
@@ -451,7 +471,7 @@ def test_in_a_nested_block_what_is_stale_passes_through(path: str) -> None:
         assert not dogpile.is_expired
 
 
-# Who waits for himself is told so at once.
+# A thread that would wait for itself is refused at once.
 
 
 def _write_in_read(dogpile: SyncReaderDogpile) -> None:
@@ -519,7 +539,7 @@ def test_truncating_the_sidecar_while_others_pass_kills_nobody(
     processes.join(*users)
 
 
-# Stale passes happen on every request while somebody creates.
+# Stale passes happen on every request while another caller creates.
 
 _COUNT_ELECTIONS = """
 import sys, time

@@ -1,3 +1,5 @@
+"""ReadWriteFileLock: readers together, a writer alone, and neither starves the other."""
+
 from __future__ import annotations
 
 import os
@@ -30,7 +32,7 @@ def in_thread(action: object) -> object:
 
 
 def can_read(lock: ReadWriteFileLock, timeout: float = 0) -> object:
-    """Whether a thread other than this one gets in as a reader, and why not."""
+    """True if a thread other than this one gets in as a reader, else its error."""
 
     def read() -> bool:
         with lock.read(timeout=timeout):
@@ -66,7 +68,7 @@ def test_threads_of_one_object_exclude_each_other_too(path: str) -> None:
         pass
 
 
-def test_the_room_stays_locked_until_the_last_thread_leaves(path: str) -> None:
+def test_the_file_stays_locked_until_the_last_thread_leaves(path: str) -> None:
     lock, other = ReadWriteFileLock(path), ReadWriteFileLock(path)
     entered, leave = threading.Event(), threading.Event()
 
@@ -99,14 +101,14 @@ def test_a_read_may_be_left_by_another_thread_through_what_enter_returned(path: 
     from dogpile_fs._os.waiting import FOREVER
 
     lock = ReadWriteFileLock(path)
-    hold = lock.enter(FOREVER)
-    assert in_thread(lambda: lock.leave(hold)) is None
-    assert not lock.inside()
+    hold = lock._enter(FOREVER)
+    assert in_thread(lambda: lock._leave(hold)) is None
+    assert not lock._inside()
     assert ReadWriteFileLock(path).acquire_write_lock(wait=False)
 
 
 @pytest.mark.parametrize("hold_first", [False, True])
-def test_releasing_what_one_does_not_hold_is_an_error_that_names_it(path: str, hold_first: bool) -> None:
+def test_releasing_a_lock_that_is_not_held_is_an_error_that_names_the_path(path: str, hold_first: bool) -> None:
     lock = ReadWriteFileLock(path)
     if hold_first:
         with lock.read():
@@ -128,7 +130,7 @@ def test_a_thread_cannot_release_what_another_thread_holds(path: str) -> None:
 
 
 @pytest.mark.parametrize("through_another_object", [False, True])
-def test_waiting_for_oneself_would_deadlock(path: str, through_another_object: bool) -> None:
+def test_a_thread_that_would_wait_for_itself_is_refused(path: str, through_another_object: bool) -> None:
     lock = ReadWriteFileLock(path)
     other = ReadWriteFileLock(path) if through_another_object else lock
     with lock.read(), pytest.raises(WouldDeadlock, match=path):
@@ -143,7 +145,7 @@ def test_waiting_for_oneself_would_deadlock(path: str, through_another_object: b
         pass
 
 
-def test_a_wait_ends_at_its_timeout_and_leaves_the_door_open(path: str) -> None:
+def test_a_wait_ends_at_its_timeout_and_leaves_no_byte_locked(path: str) -> None:
     lock, other = ReadWriteFileLock(path), ReadWriteFileLock(path, timeout=0.05)
     with lock.read():
         outcome = in_thread(other.acquire_write_lock)
@@ -161,13 +163,15 @@ def test_a_reader_times_out_behind_a_writer_and_behind_a_waiting_one(path: str) 
     waiting = threading.Thread(target=lambda: ReadWriteFileLock(path).acquire_write_lock())
     with lock.read():
         waiting.start()
-        wait_for(lambda: isinstance(can_read(lock), LockTimeout), "the shut door")
-        wait_for(lambda: isinstance(can_read(lock, timeout=0.02), LockTimeout), "a time-out at the door")
+        wait_for(lambda: isinstance(can_read(lock), LockTimeout), "the pending byte")
+        wait_for(
+            lambda: isinstance(can_read(lock, timeout=0.02), LockTimeout), "a time-out behind the pending byte"
+        )
     waiting.join()
 
 
 @pytest.mark.parametrize("timeout", [None, 60])
-def test_who_waits_gets_in_when_the_other_leaves(path: str, timeout: float | None) -> None:
+def test_a_waiting_thread_gets_in_when_the_other_leaves(path: str, timeout: float | None) -> None:
     lock, other = ReadWriteFileLock(path), ReadWriteFileLock(path)
     got_in: list[str] = []
 
@@ -190,7 +194,7 @@ def test_who_waits_gets_in_when_the_other_leaves(path: str, timeout: float | Non
     assert got_in == ["writer", "reader", "writer"]
 
 
-def test_those_who_wait_behind_a_writer_go_before_the_next_writer(path: str) -> None:
+def test_readers_that_wait_behind_a_writer_go_before_the_next_writer(path: str) -> None:
     lock = ReadWriteFileLock(path)
     order: list[str] = []
 
@@ -220,8 +224,8 @@ def test_those_who_wait_behind_a_writer_go_before_the_next_writer(path: str) -> 
     assert order == ["reader"] * 3 + ["writer"]
 
 
-def test_readers_who_keep_overlapping_cannot_keep_a_slow_writer_out(path: str) -> None:
-    # To each call he takes longer than a reader who finds the door shut takes to join the queue.
+def test_readers_that_keep_overlapping_cannot_keep_a_slow_writer_out(path: str) -> None:
+    # Each call of the writer takes longer than a reader takes to find it pending and to begin to wait.
     def dawdle(frame: FrameType, event: str, argument: object) -> None:
         if event == "call":
             time.sleep(0.005)
@@ -254,7 +258,7 @@ def test_a_pickled_copy_names_the_same_file_and_holds_nothing(path: str) -> None
     lock = ReadWriteFileLock(path, timeout=3, mode=0o600)
     with lock.write():
         copy = pickle.loads(pickle.dumps(lock))
-        assert (copy.path, copy.timeout, copy.mode) == (path, 3, 0o600)
+        assert (copy.path, copy.timeout, copy._mode) == (path, 3, 0o600)
         assert not copy.acquire_read_lock(wait=False)
         with pytest.raises(NotHeld):
             copy.release_write_lock()

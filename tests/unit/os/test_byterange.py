@@ -1,4 +1,4 @@
-"""Locks on single bytes: they belong to the description, and are blind to flock."""
+"""Locks on single bytes: they belong to the description, and do not conflict with flock."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def byte(request: pytest.FixtureRequest) -> int:
     return number
 
 
-def somebody_waits_for(path: str) -> bool:
+def a_request_waits_for(path: str) -> bool:
     """Whether the kernel knows of a blocked request for a lock on the file at *path*."""
     inode = f":{os.stat(path).st_ino} "
     return any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
@@ -97,7 +97,7 @@ def test_a_description_does_not_exclude_itself(opened: Opened, byte: int) -> Non
     assert byterange.shared(other, byte, wait=False)
 
 
-def test_only_anothers_exclusive_lock_is_told_as_one(opened: Opened, byte: int) -> None:
+def test_only_the_exclusive_lock_of_another_description_is_reported(opened: Opened, byte: int) -> None:
     one, other = opened(), opened(os.O_RDONLY)
     assert not byterange.is_exclusively_locked(other, byte)
     byterange.shared(one, byte, wait=False)
@@ -110,7 +110,7 @@ def test_only_anothers_exclusive_lock_is_told_as_one(opened: Opened, byte: int) 
     assert not byterange.is_exclusively_locked(other, byte)
 
 
-def test_only_anothers_shared_lock_is_told_as_one(opened: Opened, byte: int) -> None:
+def test_only_the_shared_lock_of_another_description_is_reported(opened: Opened, byte: int) -> None:
     one, other = opened(os.O_RDONLY), opened()
     assert not byterange.is_share_locked(other, byte)
     byterange.shared(one, byte, wait=False)
@@ -122,7 +122,7 @@ def test_only_anothers_shared_lock_is_told_as_one(opened: Opened, byte: int) -> 
     assert not byterange.is_share_locked(one, byte)
 
 
-def test_asking_takes_nothing(opened: Opened, byte: int) -> None:
+def test_a_query_takes_no_lock(opened: Opened, byte: int) -> None:
     one, other = opened(), opened()
     assert not byterange.is_exclusively_locked(one, byte)
     assert not byterange.is_share_locked(one, byte)
@@ -145,14 +145,14 @@ def test_any_byte_can_be_locked(opened: Opened, far: int) -> None:
 
 
 @pytest.mark.parametrize("far", [0, 1, 1000, FAR])
-def test_anothers_exclusive_lock_is_found_wherever_it_is(opened: Opened, far: int) -> None:
+def test_the_exclusive_lock_of_another_description_is_found_at_any_byte(opened: Opened, far: int) -> None:
     one, other = opened(), opened(os.O_RDONLY)
     assert byterange.find_exclusive(other) is None
     byterange.shared(one, far, wait=False)
     assert byterange.find_exclusive(other) is None
     byterange.exclusive(one, far, wait=False)
     assert byterange.find_exclusive(other) == far
-    assert byterange.find_exclusive(one) is None, "one's own"
+    assert byterange.find_exclusive(one) is None, "the description's own lock"
     byterange.shared(other, far + 1, wait=False)
     assert byterange.find_exclusive(other) == far
     byterange.unlock(one, far)
@@ -171,7 +171,7 @@ def test_of_several_exclusive_locks_one_is_found(opened: Opened) -> None:
     assert byterange.find_exclusive(asking) is None
 
 
-def test_they_are_blind_to_flock_and_flock_to_them(opened: Opened, byte: int) -> None:
+def test_byte_locks_and_flock_do_not_conflict(opened: Opened, byte: int) -> None:
     one, other, third = opened(), opened(), opened()
     fcntl.flock(one, fcntl.LOCK_EX)
     assert not byterange.is_exclusively_locked(other, byte)
@@ -180,7 +180,7 @@ def test_they_are_blind_to_flock_and_flock_to_them(opened: Opened, byte: int) ->
     fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_closing_gives_back(opened: Opened, byte: int) -> None:
+def test_closing_a_description_gives_its_lock_back(opened: Opened, byte: int) -> None:
     one, other = opened(), opened()
     byterange.exclusive(one, byte, wait=False)
     opened.close(one)
@@ -188,7 +188,7 @@ def test_closing_gives_back(opened: Opened, byte: int) -> None:
 
 
 def test_closing_another_description_of_the_file_gives_nothing_back(opened: Opened, byte: int) -> None:
-    # As it would with the locks of POSIX, which belong to the process.
+    # It would with POSIX locks, which belong to the process.
     one, other = opened(), opened()
     byterange.exclusive(one, byte, wait=False)
     opened.close(opened())
@@ -210,7 +210,7 @@ def test_a_read_only_description_can_lock_shared_but_not_exclusively(opened: Ope
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_what_the_system_refuses_is_not_told_as_contention(opened: Opened, wait: bool) -> None:
+def test_an_error_of_the_system_is_not_reported_as_contention(opened: Opened, wait: bool) -> None:
     fd = opened()
     opened.close(fd)
     for lock in (byterange.shared, byterange.exclusive):
@@ -231,7 +231,7 @@ def test_a_wait_ends_when_the_lock_is_given_back(opened: Opened, byte: int, kind
         target=lambda: got.append(getattr(byterange, kind)(other, byte, wait=True)), daemon=True
     )
     waiting.start()
-    wait_for(lambda: somebody_waits_for(opened.path) or got, "somebody to wait")
+    wait_for(lambda: a_request_waits_for(opened.path) or got, "a blocked request")
     assert got == []
     byterange.unlock(one, byte)
     waiting.join(PATIENCE)
@@ -239,7 +239,7 @@ def test_a_wait_ends_when_the_lock_is_given_back(opened: Opened, byte: int, kind
     assert byterange.is_exclusively_locked(one, byte) == (kind == "exclusive")
 
 
-def test_it_is_given_back_when_its_process_is_killed(
+def test_a_lock_is_given_back_when_its_process_is_killed(
     opened: Opened, byte: int, record: Record, processes: Processes
 ) -> None:
     fd = opened()

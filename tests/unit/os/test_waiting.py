@@ -1,4 +1,4 @@
-"""Every wait ends: when it may, or at its deadline."""
+"""Every wait ends: when an attempt succeeds, or at its deadline."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_deadline_is_its_timeout_from_now() -> None:
     assert deadline.timeout == 5
 
 
-def test_what_is_left_is_never_negative() -> None:
+def test_the_time_left_is_never_negative() -> None:
     assert Deadline(0).left == 0
     assert NOW.left == 0
     deadline = Deadline(0.001)
@@ -101,7 +101,7 @@ def test_a_timeout_is_a_number_of_seconds_or_none(timeout: float | None, expecte
 
 
 @pytest.mark.parametrize("timeout", ["5", "", b"5", [], {}, True, False, 1j, ...])
-def test_what_is_no_number_is_no_timeout(timeout: Any) -> None:
+def test_a_timeout_that_is_no_number_is_a_type_error(timeout: Any) -> None:
     with pytest.raises(TypeError) as caught:
         checked_timeout(timeout)
     assert "timeout must be" in str(caught.value)
@@ -109,7 +109,7 @@ def test_what_is_no_number_is_no_timeout(timeout: Any) -> None:
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.001, -math.inf, math.nan])
-def test_a_number_below_0_or_none_at_all_is_no_timeout(timeout: float) -> None:
+def test_a_timeout_below_0_or_nan_is_a_value_error(timeout: float) -> None:
     with pytest.raises(ValueError, match="timeout must be 0 or more seconds") as caught:
         checked_timeout(timeout)
     assert f"not {timeout!r}" in str(caught.value)
@@ -134,7 +134,7 @@ def test_a_fraction_of_a_second_is_a_number_of_seconds() -> None:
 
 
 @pytest.mark.parametrize("deadline", [NOW, Deadline(0.0), Deadline(60), FOREVER])
-def test_what_is_free_is_not_waited_for(deadline: Deadline) -> None:
+def test_a_free_lock_is_taken_without_a_wait(deadline: Deadline) -> None:
     attempts = Attempts(successful=1)
     assert wait_until(attempts, unwanted, deadline)
     assert len(attempts.at) == 1
@@ -201,7 +201,7 @@ def test_one_deadline_bounds_several_waits_together() -> None:
     assert len(attempts.at) == 1
 
 
-def test_what_an_attempt_or_the_kernel_raises_comes_through() -> None:
+def test_an_error_of_an_attempt_or_of_the_kernel_reaches_the_caller() -> None:
     def fail() -> bool:
         raise PermissionError
 

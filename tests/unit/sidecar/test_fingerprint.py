@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from dogpile_fs import DataDirectory, Dogpile, LockTimeout, PathError, SyncReaderDogpile
 from dogpile_fs._sidecar.file import Sidecar
-from dogpile_fs._sidecar.fingerprint import Standing, corrected, standing_at, standing_of, stands
-from dogpile_fs._sidecar.reconciled import ObservedRecord
-from dogpile_fs._sidecar.record import DAMAGED, NOTHING, About, Invalidated, Record
+from dogpile_fs._sidecar.fingerprint import KINDS as FINGERPRINT_KINDS
+from dogpile_fs._sidecar.fingerprint import Fingerprint, fingerprint_at, fingerprint_of
+from dogpile_fs._sidecar.reconciled import ReconciledRecord
+from dogpile_fs._sidecar.record import DAMAGED, MISSING, Invalidated, Record
 from tests.hostile.test_broken_environments import Unprivileged, promptly, tells, unprivileged
 from tests.support.processes import Processes, ended_well, in_child, wait_for, waiters_for
 from tests.support.processes import Record as Diary
@@ -45,142 +46,155 @@ def nothing() -> None:
 # What stands there.
 
 
-def test_what_stands_at_a_path_is_told_by_size_mtime_and_inode(tmp_path: Path) -> None:
+def test_a_fingerprint_holds_kind_size_mtime_and_inode(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("12345")
     (tmp_path / "directory").mkdir()
     for name in ("file", "directory"):
         os.utime(tmp_path / name, ns=(1, 1_500_000_001))
         (tmp_path / f"link to {name}").symlink_to(name)
         found = os.stat(tmp_path / name)
-        size = 5 if name == "file" else -1
+        kind, size = ("file", 5) if name == "file" else ("untagged", 0)
         for way in (name, f"link to {name}"):
-            assert standing_at(str(tmp_path / way)) == ((size, 1_500_000_001, found.st_ino), found.st_mtime)
+            fingerprint = Fingerprint(kind, size, 1_500_000_001, found.st_ino)
+            assert fingerprint_at(str(tmp_path / way)) == (fingerprint, found.st_mtime, found.st_dev)
 
 
 @pytest.mark.parametrize("where", ["missing", "missing/file", "file/file", "dangling"])
-def test_nothing_stands_where_nothing_is(tmp_path: Path, where: str) -> None:
+def test_a_missing_file_has_no_fingerprint(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
-    assert standing_at(str(tmp_path / where)) is None
+    assert fingerprint_at(str(tmp_path / where)) is None
 
 
-def test_what_cannot_be_told_is_an_error(tmp_path: Path) -> None:
+def test_a_failing_stat_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OSError, match="loop"):
-        standing_at(str(tmp_path / "loop"))
+        fingerprint_at(str(tmp_path / "loop"))
 
 
 # What it makes of the record.
 
-ABOUT: About = (5, 1_000_000_000, 77, 3)
-STAMPED = Record(createdtime=2000.0, generation=3, cost=0.5, host="here", pid=7, expiretime=60.0, about=ABOUT)
-SAME: tuple[Standing, float] = (ABOUT[:3], 1.0)
-OTHER: tuple[Standing, float] = ((5, 1_500_000_000_000, 78), 1500.0)
+FILE = Fingerprint("file", 5, 1_000_000_000, 77)
+STAMPED = Record(
+    createdtime=2000.0,
+    generation=3,
+    cost=0.5,
+    host="here",
+    pid=7,
+    expiretime=60.0,
+    fingerprint=FILE,
+    fingerprint_generation=3,
+)
+OTHER = Fingerprint("file", 5, 1_500_000_000_000, 78)
 
 
-def _described(record: Record) -> tuple[int, ...]:
-    """What *record* describes, which nobody has stamped."""
-    assert record.about is not None
-    assert record.about[3] <= 0
-    return record.about[:3]
+def directory(kind: str, mtime_ns: int = 1000, inode: int = 77) -> Fingerprint:
+    return Fingerprint(kind, 0, mtime_ns, inode)
 
 
-def test_what_was_stamped_and_still_stands_is_as_the_record_says() -> None:
-    assert corrected(STAMPED, SAME) is STAMPED
+def test_a_stamped_file_is_as_the_record_says() -> None:
+    assert STAMPED.reconcile((FILE, 1.0)) is STAMPED
 
 
-def test_what_was_removed_is_nothing_yet_but_what_else_is_known_stays() -> None:
-    record = corrected(STAMPED, None)
-    assert record.state(2000.0, None) == "nothing"
+def test_a_removed_file_is_missing_but_the_rest_of_the_record_stays() -> None:
+    record = STAMPED.reconcile(None)
+    assert record.state(2000.0, None) == "missing"
     assert not record.has_value
-    assert (record.generation, record.cost, record.about) == (3, 0.5, None)
+    assert (record.generation, record.cost, record.fingerprint) == (3, 0.5, None)
 
 
 @pytest.mark.parametrize(
-    "standing",
+    "found",
     [
-        (6, ABOUT[1], ABOUT[2]),
-        (5, ABOUT[1] + 1, ABOUT[2]),
-        (5, ABOUT[1] - 1, ABOUT[2]),
-        (5, ABOUT[1], 78),
-        (-1, 1, 2),
+        FILE._replace(size=6),
+        FILE._replace(mtime_ns=FILE.mtime_ns + 1),
+        FILE._replace(mtime_ns=FILE.mtime_ns - 1),
+        FILE._replace(inode=78),
+        directory("untagged"),
     ],
     ids=["size", "later", "earlier", "inode", "directory"],
 )
-def test_what_was_replaced_counts_by_its_mtime_and_nobody_made_it(standing: Standing) -> None:
-    record = corrected(STAMPED, (standing, 1234.5))
+def test_a_replaced_file_counts_by_its_mtime_and_has_no_author(found: Fingerprint) -> None:
+    record = STAMPED.reconcile((found, 1234.5))
     assert (record.createdtime, record.host, record.pid) == (1234.5, "", 0)
-    assert _described(record) == standing
+    assert (record.fingerprint, record.fingerprint_generation) == (found, 4)
     assert (record.generation, record.cost, record.expiretime) == (3, 0.5, 60.0)
 
 
 @pytest.mark.parametrize("invalidated", ["soft", "hard"])
 def test_an_invalidation_stays_in_force(invalidated: Invalidated) -> None:
-    expected = "nothing" if invalidated == "hard" else "stale"
-    for before in (STAMPED, NOTHING):
+    expected = "missing" if invalidated == "hard" else "stale"
+    for before in (STAMPED, MISSING):
         record = before.replace(invalidated=invalidated, invalidations=1)
-        assert corrected(record, OTHER).state(1500.0, None) == expected
-        assert corrected(record, None).state(1500.0, None) == "nothing"
+        assert record.reconcile((OTHER, 1500.0)).state(1500.0, None) == expected
+        assert record.reconcile(None).state(1500.0, None) == "missing"
 
 
-def test_what_is_there_without_a_record_counts_by_its_mtime() -> None:
-    record = corrected(NOTHING, OTHER)
-    assert (record.createdtime, record.generation, _described(record)) == (1500.0, 0, OTHER[0])
+def test_a_file_without_a_record_counts_by_its_mtime() -> None:
+    record = MISSING.reconcile((OTHER, 1500.0))
+    assert (record.createdtime, record.generation, record.fingerprint) == (1500.0, 0, OTHER)
     assert record.state(1500.0, 1) == "fresh"
 
 
-def test_what_is_there_with_a_damaged_record_is_stale() -> None:
-    assert corrected(DAMAGED, OTHER).state(1500.0, None) == "stale"
-    assert corrected(DAMAGED, None).state(1500.0, None) == "nothing"
+def test_a_file_with_a_damaged_record_is_stale() -> None:
+    assert DAMAGED.reconcile((OTHER, 1500.0)).state(1500.0, None) == "stale"
+    assert DAMAGED.reconcile(None).state(1500.0, None) == "missing"
 
 
 @pytest.mark.parametrize("mtime", [0.0, -1.0, -1e10, 0.5])
-def test_what_claims_to_be_from_before_1970_is_old_but_there(mtime: float) -> None:
-    record = corrected(NOTHING, ((1, int(mtime * 1e9), 2), mtime))
+def test_a_file_with_an_mtime_before_1970_is_old_but_there(mtime: float) -> None:
+    record = MISSING.reconcile((Fingerprint("file", 1, int(mtime * 1e9), 2), mtime))
     assert record.has_value
     assert (record.state(2000.0, 60), record.state(2000.0, None)) == ("stale", "fresh")
 
 
-def test_what_was_stamped_by_somebody_who_did_not_look_is_as_old_as_the_stamp() -> None:
-    record = STAMPED.replace(about=None)
-    assert corrected(record, OTHER) is record
-    assert corrected(record, None).state(2000.0, None) == "nothing"
+def test_a_file_stamped_without_a_fingerprint_is_as_old_as_the_stamp() -> None:
+    record = STAMPED.replace(fingerprint=None)
+    assert record.reconcile((OTHER, 1500.0)) is record
+    assert record.reconcile(None).state(2000.0, None) == "missing"
 
 
-def test_a_directory_in_which_something_was_left_is_the_same_but_not_one_with_an_earlier_mtime() -> None:
-    record = STAMPED.replace(about=(-1, 1000, 77, 3))
-    assert corrected(record, ((-1, 2000, 77), 2e-6)) is record
-    for standing in ((-1, 999, 77), (-1, 2000, 78), (5, 2000, 77)):
-        assert corrected(record, (standing, 1.5)).createdtime == 1.5
+def test_a_directory_in_which_a_file_was_left_is_the_same_but_not_one_with_an_earlier_mtime() -> None:
+    record = STAMPED.replace(fingerprint=directory("untagged"))
+    assert record.reconcile((directory("untagged", 2000), 2e-6)) is record
+    for other in (directory("untagged", 999), directory("untagged", 2000, 78), Fingerprint("file", 5, 2000, 77)):
+        assert record.reconcile((other, 1.5)).createdtime == 1.5
 
 
-def test_a_directory_that_was_marked_is_the_same_with_its_mark_alone() -> None:
-    record = STAMPED.replace(about=(-2, 1000, 77, 3))
-    assert corrected(record, ((-2, 1000, 77), 2e-6)) is record
-    for standing in ((-2, 1001, 77), (-2, 1000, 78), (-1, 1000, 77), (-1, 2000, 77)):
-        assert corrected(record, (standing, 1.5)).createdtime == 1.5
-    assert corrected(STAMPED.replace(about=(-1, 1000, 77, 3)), ((-2, 2000, 77), 1.5)).createdtime == 1.5
+def test_a_directory_that_was_tagged_is_the_same_with_its_tag_alone() -> None:
+    record = STAMPED.replace(fingerprint=directory("tagged"))
+    assert record.reconcile((directory("tagged"), 2e-6)) is record
+    others = (directory("tagged", 1001), directory("tagged", 1000, 78), directory("untagged"))
+    for other in (*others, directory("untagged", 2000)):
+        assert record.reconcile((other, 1.5)).createdtime == 1.5
+    untagged = STAMPED.replace(fingerprint=directory("untagged"))
+    assert untagged.reconcile((directory("tagged", 2000), 1.5)).createdtime == 1.5
 
 
-def test_where_a_mark_cannot_be_read_a_directory_with_a_later_mtime_is_the_same() -> None:
-    marked, unmarked, untold = ((kind, 1000, 77) for kind in (-2, -1, -3))
-    for stamped, found in ((marked, untold), (unmarked, untold), (untold, unmarked), (untold, marked)):
-        record = STAMPED.replace(about=(*stamped, 3))
+def test_where_a_tag_cannot_be_read_a_directory_with_a_later_mtime_is_the_same() -> None:
+    for stamped, found in (
+        ("tagged", "unknown"),
+        ("untagged", "unknown"),
+        ("unknown", "untagged"),
+        ("unknown", "tagged"),
+    ):
+        record = STAMPED.replace(fingerprint=directory(stamped))
         for mtime, inode, same in ((1000, 77, True), (2000, 77, True), (999, 77, False), (1000, 78, False)):
-            assert (corrected(record, ((found[0], mtime, inode), 1.5)) is record) == same
-    assert not stands((*untold, 3), (5, 1000, 77))
+            assert (record.reconcile((directory(found, mtime, inode), 1.5)) is record) == same
+    assert not directory("unknown").matches(Fingerprint("file", 5, 1000, 77))
 
 
-def test_who_may_not_read_a_directory_goes_by_what_its_creator_stamped(unprivileged: Unprivileged) -> None:
+def test_a_user_that_may_not_read_a_directory_goes_by_its_stamp(unprivileged: Unprivileged) -> None:
+    unprivileged.writable()
     path = str(unprivileged.directory / "index")
 
     def creator(target: str) -> None:
         os.mkdir(target)
         os.utime(target, (1e9, 1e9))
-        os.chmod(target, 0o711)
 
     directory = DataDirectory(path, 3600, creator)
     directory.refresh()
+    os.chmod(os.path.realpath(path), 0o311)  # not even by its owner
 
     def ask() -> None:
         status = Dogpile(3600, path, resource="directory").status()
@@ -191,6 +205,7 @@ def test_who_may_not_read_a_directory_goes_by_what_its_creator_stamped(unprivile
         if file.is_file():
             file.chmod(0o644)
     unprivileged.run(ask)
+    os.chmod(os.path.realpath(path), 0o755)  # so that it can be removed
 
 
 @pytest.mark.parametrize(
@@ -203,50 +218,57 @@ def test_a_mark_that_is_not_ours_is_none(tmp_path: Path, said: bytes) -> None:
         os.setxattr(tmp_path, "user.dogpile_fs", said.replace(b"%d", b"%d" % (found.st_ino + 1)))
     except OSError:
         pytest.skip("no extended attributes on this file system")
-    assert standing_of(found, str(tmp_path)) == (-1, found.st_mtime_ns, found.st_ino)
+    assert fingerprint_of(found, str(tmp_path)) == (
+        "untagged",
+        0,
+        found.st_mtime_ns,
+        found.st_ino,
+    )
 
 
-numbers = st.integers(-1, 2**63)
+numbers = st.integers(0, 2**63)
+fingerprints = st.builds(Fingerprint, st.sampled_from(FINGERPRINT_KINDS), numbers, numbers, numbers)
 records = st.builds(
     Record,
     createdtime=st.sampled_from([-1.0, 0.0]) | st.floats(0.001, 4e9),
     generation=st.integers(0, 9),
     invalidated=st.sampled_from([None, "soft", "hard"]),
-    about=st.none() | st.tuples(numbers, numbers, numbers, st.integers(0, 9)),
+    fingerprint=st.none() | fingerprints,
+    fingerprint_generation=st.integers(0, 9),
 )
-findings = st.none() | st.tuples(st.tuples(numbers, numbers, numbers), st.floats(-1e9, 4e9))
+findings = st.none() | st.tuples(fingerprints, st.floats(-1e9, 4e9))
 
 
 @given(records, findings, st.floats(1, 4e9), st.none() | st.floats(0, 1e6))
-def test_whatever_stands_there_the_corrected_record_makes_sense(
-    record: Record, found: tuple[Standing, float] | None, now: float, expiretime: float | None
+def test_any_reconciled_record_makes_sense(
+    record: Record, found: tuple[Fingerprint, float] | None, now: float, expiretime: float | None
 ) -> None:
-    after = corrected(record, found)
+    after = record.reconcile(found)
     state = after.state(now, expiretime)
     if found is None or record.invalidated == "hard":
-        assert state == "nothing"
+        assert state == "missing"
     else:
-        assert state == "stale" if record.invalidated == "soft" else state != "nothing"
+        assert state == "stale" if record.invalidated == "soft" else state != "missing"
     assert (after.generation, after.invalidated) == (record.generation, record.invalidated)
-    assert corrected(after, found) == after
-    assert after.version == corrected(record, found).version
+    assert after.reconcile(found) == after
+    assert after.version == record.reconcile(found).version
 
 
 # Observed.
 
 
 @pytest.fixture
-def observed(path: str) -> ObservedRecord:
-    return ObservedRecord(Sidecar(path + ".dogpile"), path)
+def reconciled(path: str) -> ReconciledRecord:
+    return ReconciledRecord(Sidecar(path + ".dogpile"), path)
 
 
-def test_a_read_tells_what_a_look_tells_a_moment_after_anything_happened(observed: ObservedRecord) -> None:
-    sidecar, path = Sidecar(observed.path + ".dogpile"), Path(observed.path)
+def test_a_peek_gives_the_same_as_a_read_a_moment_after_any_event(reconciled: ReconciledRecord) -> None:
+    sidecar, path = Sidecar(reconciled.path + ".dogpile"), Path(reconciled.path)
 
     def stamp() -> None:
-        standing = observed.standing()
-        assert standing is not None
-        sidecar.change(lambda record: STAMPED.replace(about=(*standing, 1), generation=record.generation + 1))
+        found = reconciled.fingerprint()
+        assert found is not None
+        sidecar.change(lambda record: STAMPED.replace(fingerprint=found, generation=record.generation + 1))
 
     steps: list[tuple[Callable[[], object], float]] = [
         (nothing, -1),
@@ -264,55 +286,58 @@ def test_a_read_tells_what_a_look_tells_a_moment_after_anything_happened(observe
     for step, expected in steps:
         step()
         time.sleep(A_MOMENT)
-        for how in (observed.sight, observed.look, observed.sight):
+        for how in (reconciled.peek, reconciled.read, reconciled.peek):
             record = how().record
             mtime = os.stat(path).st_mtime if os.path.exists(path) else -1
             assert record.createdtime == (expected or mtime), step
 
 
-def test_a_look_sees_at_once_what_a_read_may_not(
-    observed: ObservedRecord, monkeypatch: pytest.MonkeyPatch
+def test_a_read_sees_at_once_a_removal_that_a_peek_may_miss(
+    reconciled: ReconciledRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
-    Path(observed.path).touch()
-    Sidecar(observed.path + ".dogpile").change(lambda record: record)
-    assert observed.sight().record.has_value
-    os.unlink(observed.path)
-    assert observed.sight().record.has_value
-    assert not observed.look().record.has_value
-    assert not observed.sight().record.has_value
+    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    Path(reconciled.path).touch()
+    Sidecar(reconciled.path + ".dogpile").change(lambda record: record)
+    assert reconciled.peek().record.has_value
+    os.unlink(reconciled.path)
+    assert reconciled.peek().record.has_value
+    assert not reconciled.read().record.has_value
+    assert not reconciled.peek().record.has_value
 
 
 def test_a_change_of_the_sidecar_is_seen_at_once(
-    observed: ObservedRecord, monkeypatch: pytest.MonkeyPatch
+    reconciled: ReconciledRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
-    Path(observed.path).touch()
-    Sidecar(observed.path + ".dogpile").change(lambda record: record.replace(generation=1))
+    Path(reconciled.path).touch()
+    Sidecar(reconciled.path + ".dogpile").change(lambda record: record.replace(generation=1))
     for number in range(2, 20):
-        observed.sight()
-        Sidecar(observed.path + ".dogpile").change(lambda record, number=number: record.replace(generation=number))  # type: ignore[misc]
-        assert observed.sight().record.generation == number
+        reconciled.peek()
+        Sidecar(reconciled.path + ".dogpile").change(
+            lambda record: record.replace(generation=record.generation + 1)
+        )
+        assert reconciled.peek().record.generation == number
 
 
-def test_what_cannot_be_looked_at_is_a_path_error(observed: ObservedRecord) -> None:
-    os.symlink(os.path.basename(observed.path), observed.path)
-    for use in (observed.sight, observed.look, observed.standing):
+def test_a_path_that_cannot_be_looked_at_is_a_path_error(reconciled: ReconciledRecord) -> None:
+    os.symlink(os.path.basename(reconciled.path), reconciled.path)
+    for use in (reconciled.peek, reconciled.read, reconciled.fingerprint):
         with pytest.raises(PathError) as caught:
             use()
-        tells(caught.value, repr(observed.path), "Cure: ")
+        tells(caught.value, repr(reconciled.path), "Hint: ")
 
 
 def test_a_directory_that_may_not_be_entered_is_a_path_error(unprivileged: Unprivileged) -> None:
     unprivileged.directory.chmod(0)
 
-    def look() -> None:
+    def read() -> None:
         dogpile = Dogpile(3600, unprivileged.path, resource="file")
         for use in (dogpile.status, lambda: dogpile.acquire(unwanted).__enter__(), dogpile.fresh_version):
             with pytest.raises(OSError, match="Permission denied"):
                 use()
 
-    unprivileged.run(look)
+    unprivileged.run(read)
 
 
 # Dogpile(resource=...).
@@ -329,7 +354,7 @@ def test_a_resource_is_a_file_or_a_directory_or_not_looked_at(
         kind(3600, resource="file")
 
 
-def test_what_stands_at_the_path_must_be_of_its_kind(tmp_path: Path) -> None:
+def test_the_file_at_the_path_must_be_of_the_kind_asked_for(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "directory").mkdir()
     with pytest.raises(PathError, match="is a directory"):
@@ -365,11 +390,11 @@ resources = pytest.mark.parametrize("resource", ["file", "directory"])
 
 @both_kinds
 @resources
-def test_removed_is_nothing_yet_and_replaced_is_as_old_as_its_mtime(
+def test_a_removed_resource_is_missing_and_a_replaced_one_as_old_as_its_mtime(
     path: str, kind: type[Dogpile], resource: Literal["file", "directory"]
 ) -> None:
     dogpile = kind(3600, path, resource=resource)
-    assert dogpile.status().state == "nothing"
+    assert dogpile.status().state == "missing"
     dogpile.refresh(lambda: _make(path, resource))
     assert dogpile.status().state == "fresh"
     with dogpile.acquire(unwanted):
@@ -377,7 +402,7 @@ def test_removed_is_nothing_yet_and_replaced_is_as_old_as_its_mtime(
 
     _remove(path, resource)
     time.sleep(A_MOMENT)
-    assert (dogpile.status().state, dogpile.has_value, dogpile.is_expired) == ("nothing", False, True)
+    assert (dogpile.status().state, dogpile.has_value, dogpile.is_expired) == ("missing", False, True)
     assert (dogpile.createdtime, dogpile.fresh_version()) == (-1, None)
     with pytest.raises(LockTimeout), dogpile.acquire(timeout=0.01):
         pass
@@ -400,7 +425,22 @@ def test_removed_is_nothing_yet_and_replaced_is_as_old_as_its_mtime(
     assert dogpile.status().state == "fresh"
 
 
-def test_without_resource_nothing_is_looked_at(path: str) -> None:
+def test_a_change_in_place_that_keeps_size_and_mtime_is_not_noticed(path: str) -> None:
+    dogpile = Dogpile(3600, path, resource="file")
+    dogpile.refresh(lambda: Path(path).write_text("one"))
+    stamped = os.stat(path)
+    with open(path, "r+") as file:
+        file.write("two")
+    # As if it had been written within the tick of the clock in which it was created.
+    os.utime(path, ns=(stamped.st_atime_ns, stamped.st_mtime_ns))
+    assert (dogpile.status().generation, dogpile.status().createdtime) == (1, dogpile.createdtime)
+    assert dogpile.status().pid == os.getpid()
+    with open(path, "r+") as file:
+        file.write("three")
+    assert dogpile.status().pid is None
+
+
+def test_without_resource_the_path_is_not_looked_at(path: str) -> None:
     dogpile = Dogpile(3600, path)
     dogpile.refresh(nothing)
     Path(path).touch()
@@ -408,20 +448,20 @@ def test_without_resource_nothing_is_looked_at(path: str) -> None:
     assert dogpile.status().state == "fresh"
     os.unlink(path)
     assert dogpile.status().state == "fresh"
-    assert dogpile.status().about is None
+    assert dogpile.status().resource is None
 
 
-def test_a_creator_that_makes_nothing_is_called_by_each_who_comes(path: str) -> None:
+def test_a_creator_that_makes_no_file_is_called_by_each_caller(path: str) -> None:
     dogpile = Dogpile(3600, path, resource="file")
     calls: list[int] = []
     for _ in range(3):
         with dogpile.acquire(lambda: calls.append(1)):
             pass
     assert calls == [1, 1, 1]
-    assert dogpile.status().state == "nothing"
+    assert dogpile.status().state == "missing"
 
 
-def test_in_a_window_between_what_stands_and_the_stamp_it_is_never_older_than_it_was(path: str) -> None:
+def test_between_the_swap_and_the_stamp_a_file_is_never_older_than_before(path: str) -> None:
     dogpile = Dogpile(3600, path, resource="file")
     other = Dogpile(3600, path, resource="file")
 
@@ -435,20 +475,20 @@ def test_in_a_window_between_what_stands_and_the_stamp_it_is_never_older_than_it
     assert other.status().state == "fresh"
 
 
-def test_what_stands_there_may_be_declared_created(path: str) -> None:
+def test_a_file_that_is_there_may_be_declared_created(path: str) -> None:
     Path(path).touch()
     os.utime(path, (1000, 1000))
     dogpile = Dogpile(3600, path, resource="file")
     dogpile.createdtime = 5000.0
-    assert (dogpile.createdtime, dogpile.status().about) == (5000.0, (*_standing(path), 1))
+    assert (dogpile.createdtime, dogpile.version) == (5000.0, (*_found(path)[1:], 1, os.stat(path).st_dev))
     os.utime(path, (2000, 2000))
     assert dogpile.createdtime == 2000.0
     os.unlink(path)
-    assert Dogpile(3600, path, resource="file", init=True).status().state == "nothing"
+    assert Dogpile(3600, path, resource="file", init=True).status().state == "missing"
 
 
-def _standing(path: str) -> Standing:
-    found = standing_at(path)
+def _found(path: str) -> Fingerprint:
+    found = fingerprint_at(path)
     assert found is not None
     return found[0]
 
@@ -461,7 +501,7 @@ def test_it_is_pickled_with_its_resource(path: str, kind: type[Dogpile]) -> None
     assert copy.status().state == "fresh"
 
 
-def test_who_waits_without_a_creator_sees_what_a_foreign_hand_puts_there(
+def test_a_caller_without_a_creator_sees_a_file_that_another_program_puts_there(
     path: str, record: Diary, processes: Processes, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -484,7 +524,7 @@ def _has_been_at(pid: int | None, what: str) -> bool:
         return False
 
 
-def test_who_waits_for_a_first_creation_passes_when_it_ends(
+def test_a_caller_that_waits_for_a_first_creation_passes_when_it_ends(
     path: str, record: Diary, processes: Processes
 ) -> None:
     def create() -> None:
@@ -508,7 +548,7 @@ def test_who_waits_for_a_first_creation_passes_when_it_ends(
 
 
 @pytest.mark.parametrize("make", ["fifo", "socket"])
-def test_what_is_no_file_is_looked_at_without_hanging(path: str, make: str) -> None:
+def test_looking_at_a_fifo_or_socket_does_not_hang(path: str, make: str) -> None:
     dogpile = Dogpile(3600, path, resource="file")
     if make == "fifo":
         os.mkfifo(path)
@@ -528,7 +568,7 @@ def test_what_is_no_file_is_looked_at_without_hanging(path: str, make: str) -> N
 # Versions.
 
 
-def test_every_version_is_told_from_all_others_that_were_in_place(path: str) -> None:
+def test_every_version_differs_from_all_others_that_were_in_place(path: str) -> None:
     dogpile = Dogpile(None, path, resource="file")
     seen: list[tuple[int, ...] | None] = [dogpile.fresh_version()]
 
@@ -553,7 +593,7 @@ def _replace_with_the_same_mtime(path: str) -> None:
     os.replace(path + ".new", path)
 
 
-def test_a_creation_that_left_in_place_what_was_there_is_no_new_version(path: str) -> None:
+def test_a_creation_that_left_the_file_in_place_makes_no_new_version(path: str) -> None:
     Path(path).touch()
     dogpile = Dogpile(None, path, resource="file")
     version = dogpile.fresh_version()
@@ -572,7 +612,7 @@ def test_without_resource_every_creation_is_a_new_version(path: str) -> None:
         assert len(set(versions)) == 3
 
 
-def test_what_is_not_fresh_has_no_version(path: str) -> None:
+def test_a_stale_resource_has_no_fresh_version(path: str) -> None:
     Path(path).touch()
     dogpile = Dogpile(3600, path, resource="file")
     assert dogpile.fresh_version() is not None
@@ -606,14 +646,14 @@ def test_it_may_be_used_before_and_after_fork(path: str, kind: type[Dogpile]) ->
 
 
 @pytest.mark.parametrize("hard", [False, True])
-def test_who_has_opened_what_was_shipped_has_passed_unless_it_was_invalidated(path: str, hard: bool) -> None:
+def test_a_caller_that_has_opened_a_shipped_file_passes_unless_it_was_invalidated(path: str, hard: bool) -> None:
     Path(path).write_text("shipped")
     dogpile = Dogpile(3600, path, resource="file")
-    assert dogpile.pass_with(os.stat(path)) is not None
-    assert Dogpile(0, path, resource="file").pass_with(os.stat(path)) is None
+    assert dogpile._pass_with(os.stat(path)) is not None
+    assert Dogpile(0, path, resource="file")._pass_with(os.stat(path)) is None
     Dogpile(3600, path).invalidate(hard)
-    assert dogpile.pass_with(os.stat(path)) is None
+    assert dogpile._pass_with(os.stat(path)) is None
     dogpile.refresh(lambda: None)
-    assert dogpile.pass_with(os.stat(path)) is not None
+    assert dogpile._pass_with(os.stat(path)) is not None
     Path(path).write_text("replaced behind our back")
-    assert dogpile.pass_with(os.stat(path)) is None
+    assert dogpile._pass_with(os.stat(path)) is None

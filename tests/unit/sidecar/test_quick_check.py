@@ -17,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dogpile_fs import Datafile, Dogpile, DogpileError
+from dogpile_fs._dogpile.resource_path import checked_base
+from dogpile_fs._os import directory_mark
+from dogpile_fs._sidecar.fingerprint import Fingerprint, fingerprint_of
 from dogpile_fs._sidecar.quick_check import is_fresh
-from dogpile_fs._sidecar.record import SIZE, Record, encode
+from dogpile_fs._sidecar.record import SIZE, Attempt, Record, encode
 from tests.hostile.test_broken_environments import Unprivileged, promptly, unprivileged
 from tests.support.places import writing
 
@@ -53,9 +56,9 @@ def test_it_is_fresh_from_its_creation_until_anything_happens_to_it(path: str) -
     assert not is_fresh(path, None)
     datafile.touch()
     assert is_fresh(path, 3600)
-    datafile.dogpile.createdtime = time.time() - 7200
+    datafile._dogpile.createdtime = time.time() - 7200
     assert not is_fresh(path, 3600)
-    datafile.dogpile.createdtime = time.time() + 7200
+    datafile._dogpile.createdtime = time.time() + 7200
     assert not is_fresh(path, 3600)
     datafile.touch()
     os.unlink(path)
@@ -67,7 +70,7 @@ def test_it_is_fresh_from_its_creation_until_anything_happens_to_it(path: str) -
     assert is_fresh(path, None)
 
 
-def test_what_has_no_sidecar_is_as_old_as_its_mtime_says(path: str) -> None:
+def test_a_file_without_a_sidecar_is_as_old_as_its_mtime_says(path: str) -> None:
     Path(path).touch()
     assert is_fresh(path, 3600)
     assert is_fresh(path, None)
@@ -82,11 +85,11 @@ def test_what_has_no_sidecar_is_as_old_as_its_mtime_says(path: str) -> None:
     assert not is_fresh(path, 3600)
 
 
-def test_what_has_no_sidecar_because_its_name_is_too_long_is_for_others_to_tell(tmp_path: Path) -> None:
+def test_a_name_too_long_for_a_sidecar_is_not_fresh(tmp_path: Path) -> None:
     for length in range(238, 256):
         path = str(tmp_path / ("x" * length))
         Path(path).touch()
-        assert is_fresh(path, 3600) == asked_of_all(path, 3600) == (length <= 240)
+        assert is_fresh(path, 3600) == asked_of_all(path, 3600) == (length <= 239)
 
 
 def test_nothing_is_fresh_where_there_is_no_directory_for_its_sidecar(tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_a_relative_path_is_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("given", ["", "\0", "a\0b", "\ud800", "/", "missing/file", "x" * 300])
 @pytest.mark.parametrize("directory", [None, "/tmp", "\0", "/missing"])
-def test_what_is_no_path_is_not_fresh_and_no_error(given: str, directory: str | None) -> None:
+def test_an_impossible_path_is_not_fresh_and_no_error(given: str, directory: str | None) -> None:
     assert not is_fresh(given, 3600, directory)
 
 
@@ -137,7 +140,7 @@ SIDECARS = {"empty": b"", "scribble": b"x" * SIZE, "short": b"{", "newer": _newe
 
 
 @pytest.mark.parametrize("sidecar", SIDECARS)
-def test_a_sidecar_that_says_nothing_is_not_fresh(path: str, sidecar: str) -> None:
+def test_an_empty_sidecar_is_not_fresh(path: str, sidecar: str) -> None:
     created(path)
     Path(path + ".dogpile").write_bytes(SIDECARS[sidecar])
     expected = sidecar == "old"  # the record before the first creation: what is there is adopted
@@ -145,7 +148,7 @@ def test_a_sidecar_that_says_nothing_is_not_fresh(path: str, sidecar: str) -> No
 
 
 @pytest.mark.parametrize("make", ["fifo", "directory", "link", "dangling", "loop"])
-def test_what_is_no_sidecar_is_not_read_nor_removed(path: str, make: str) -> None:
+def test_a_fifo_or_link_in_place_of_the_sidecar_is_neither_read_nor_removed(path: str, make: str) -> None:
     created(path)
     sidecar = path + ".dogpile"
     os.rename(sidecar, sidecar + ".away")
@@ -160,7 +163,7 @@ def test_what_is_no_sidecar_is_not_read_nor_removed(path: str, make: str) -> Non
 
 
 @pytest.mark.parametrize("make", ["directory", "fifo", "loop"])
-def test_what_is_no_file_is_not_a_fresh_one(path: str, make: str) -> None:
+def test_a_directory_or_fifo_is_not_a_fresh_file(path: str, make: str) -> None:
     created(path)
     os.unlink(path)
     if make == "directory":
@@ -172,7 +175,7 @@ def test_what_is_no_file_is_not_a_fresh_one(path: str, make: str) -> None:
     assert promptly(lambda: is_fresh(path, 3600)) is False
 
 
-def test_what_may_not_be_read_is_not_fresh(unprivileged: Unprivileged) -> None:
+def test_an_unreadable_sidecar_is_not_fresh(unprivileged: Unprivileged) -> None:
     unprivileged.writable()
     created(unprivileged.path)
     os.chmod(unprivileged.path + ".dogpile", 0)
@@ -226,28 +229,27 @@ def _set_up(home: str, situation: dict[str, Any], now: float) -> tuple[str, str 
             os.symlink("real", path)
         Path(path).write_text("x")
         os.utime(path, (now - situation["age"], now - situation["age"]))
-    about = None
+    described = None
     if situation["described"]:
         try:
             found = os.stat(path)
         except FileNotFoundError:
-            about = (1, 2, 3, 4)
+            described = Fingerprint("file", 2, 3, 4)
         else:
             inode = found.st_ino + (situation["file"] == "another")
-            about = (found.st_size, found.st_mtime_ns, inode, 1)
+            described = fingerprint_of(found)._replace(inode=inode)
     record = Record(
         createdtime=-1.0 if situation["created"] is None else now - situation["created"],
         generation=1,
         invalidated=situation["invalidated"],
         invalidations=0 if situation["invalidated"] is None else 1,
-        about=about,
-        attempt=("host", 7, now) if situation["attempt"] else None,
+        fingerprint=described,
+        attempt=Attempt("host", 7, now) if situation["attempt"] else None,
     )
     base = path
     if situation["elsewhere"]:
-        from dogpile_fs._os.paths import coordination_base
-
-        base = coordination_base(path, directory)
+        directory_mark.mark(os.path.dirname(path))
+        base = checked_base(path, directory)
     data = {"torn": encode(record)[:-20], "longer": encode(record) + b"more"}.get(
         situation["sidecar"], encode(record)
     )
@@ -258,7 +260,7 @@ def _set_up(home: str, situation: dict[str, Any], now: float) -> tuple[str, str 
 
 @given(situations())
 @settings(max_examples=400, deadline=None)
-def test_what_it_calls_fresh_the_whole_machinery_calls_fresh_and_the_reverse(
+def test_the_quick_check_and_a_datafile_agree_on_every_situation(
     situation: dict[str, Any],
 ) -> None:
     with tempfile.TemporaryDirectory() as home:

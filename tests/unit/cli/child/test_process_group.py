@@ -1,4 +1,4 @@
-"""Who of a process group still runs, as /proc tells."""
+"""Whether a process of a group still runs, by /proc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from dogpile_fs.cli.child.process_group import Members
+from dogpile_fs.cli.child.process_group import ProcessGroup
 from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc, as Linux has it")
@@ -26,7 +26,7 @@ def state(pid: int) -> str:
 
 
 def forked(*, leave_a_thread: bool) -> int:
-    """A child in a group of its own, whose first thread ends, or which ends as a whole; nobody reaps it."""
+    """Fork a child in a group of its own; its first thread ends, or all of it. It is not reaped."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -49,19 +49,19 @@ def test_a_process_whose_first_thread_has_ended_runs_as_long_as_another_does() -
     child = forked(leave_a_thread=True)
     try:
         wait_for(lambda: state(child) == "Z", "the end of the first thread")
-        assert Members(child).any_runs()
+        assert ProcessGroup(child).any_runs()
         os.kill(child, signal.SIGKILL)
-        wait_for(lambda: not Members(child).any_runs(), "the end of all threads")
+        wait_for(lambda: not ProcessGroup(child).any_runs(), "the end of all threads")
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
-def test_a_process_that_has_ended_and_that_nobody_has_reaped_does_not_run() -> None:
+def test_a_process_that_has_ended_and_was_not_reaped_does_not_run() -> None:
     child = forked(leave_a_thread=False)
     try:
         wait_for(lambda: state(child) == "Z", "its end")
         os.killpg(child, 0)  # to the kernel the group exists
-        assert not Members(child).any_runs()
+        assert not ProcessGroup(child).any_runs()
     finally:
         os.waitpid(child, 0)

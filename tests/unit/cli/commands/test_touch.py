@@ -1,4 +1,4 @@
-"""What makes a file stale, fresh, or the one before: ``invalidate``, ``touch``, ``rollback``."""
+"""``invalidate``, ``touch`` and ``rollback``: make a file stale, fresh, or the version before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_invalidate_makes_stale_and_touch_makes_fresh_again(cli: Cli) -> None:
     assert cli.text() == "old\n"
 
 
-def test_after_a_hard_invalidation_nobody_passes_until_it_is_made_anew(cli: Cli) -> None:
+def test_after_a_hard_invalidation_the_file_is_missing_until_it_is_made_anew(cli: Cli) -> None:
     cli.make()
     cli.run("invalidate", "--hard", "file")
     cli.run("status", "file", status=2)
@@ -28,7 +28,7 @@ def test_after_a_hard_invalidation_nobody_passes_until_it_is_made_anew(cli: Cli)
     assert cli.text() == "new\n"
 
 
-def test_several_files_are_invalidated_whatever_becomes_of_the_others(cli: Cli) -> None:
+def test_several_files_are_invalidated_though_one_is_missing(cli: Cli) -> None:
     cli.make("one")
     cli.make("two")
     cli.run("invalidate", "one", "missing", "two", status=66)
@@ -36,11 +36,11 @@ def test_several_files_are_invalidated_whatever_becomes_of_the_others(cli: Cli) 
         cli.run("status", file, status=1)
 
 
-def test_what_is_being_made_for_the_first_time_can_be_invalidated(cli: Cli) -> None:
+def test_a_file_that_is_being_made_for_the_first_time_can_be_invalidated(cli: Cli) -> None:
     creator = cli.start_gated(expire="1h")
     cli.wait_for_line("started")
     cli.run("invalidate", "file")
-    cli.let_go()
+    cli.open_gate()
     cli.end(creator)
     cli.run("status", "file", status=1)
 
@@ -55,7 +55,7 @@ def test_touch_and_rollback_leave_the_expiry_as_it_was(cli: Cli) -> None:
     assert cli.text() == "one\n"
 
 
-def test_rollback_waits_for_readers_if_told_to(cli: Cli) -> None:
+def test_rollback_with_readers_waits_for_readers(cli: Cli) -> None:
     for word in ("one", "two"):
         cli.run("run", "--expire", "0", "--output", "file", "--keep", "1", "--stdout", "--", "echo", word)
     with Datafile(cli.directory / "file", readers=True).acquire():
@@ -66,7 +66,7 @@ def test_rollback_waits_for_readers_if_told_to(cli: Cli) -> None:
     assert cli.text() == "one\n"
 
 
-def test_directories_are_touched_and_rolled_back_too(cli: Cli) -> None:
+def test_directories_are_invalidated_touched_and_rolled_back_too(cli: Cli) -> None:
     words = iter(("one", "two"))
 
     def creator(target: str) -> None:

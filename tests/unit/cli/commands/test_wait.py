@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from dogpile_fs import Dogpile
@@ -10,7 +12,7 @@ __all__ = ["bytecode", "cli"]  # fixtures
 
 
 def asleep(pid: int) -> bool:
-    """Whether the process *pid* waits in the kernel for something to happen in a directory or for a moment."""
+    """Return whether the process *pid* waits in the kernel for a change in a directory or for a time."""
     try:
         with open(f"/proc/{pid}/wchan") as file:
             return "poll" in file.read()
@@ -18,7 +20,7 @@ def asleep(pid: int) -> bool:
         return False
 
 
-def test_it_returns_at_once_if_there_is_something(cli: Cli) -> None:
+def test_wait_returns_at_once_if_there_is_a_version(cli: Cli) -> None:
     cli.make()
     cli.run("wait", "file")
     cli.run("wait", "--fresh", "file")
@@ -26,25 +28,25 @@ def test_it_returns_at_once_if_there_is_something(cli: Cli) -> None:
     cli.run("wait", "file")
 
 
-def test_it_waits_for_the_first_creation(cli: Cli) -> None:
+def test_wait_waits_for_the_first_creation(cli: Cli) -> None:
     waiter = cli.start("wait", "file")
     wait_for(lambda: asleep(waiter.pid), "sleep")
     creator = cli.start_gated(expire="1h")
     cli.wait_for_line("started")
     assert waiter.poll() is None
-    cli.let_go()
+    cli.open_gate()
     cli.end(creator)
     cli.end(waiter)
 
 
-def test_it_waits_for_a_file_that_is_put_there_by_hand(cli: Cli) -> None:
+def test_wait_waits_for_a_file_that_another_program_puts_there(cli: Cli) -> None:
     waiter = cli.start("wait", "file")
     wait_for(lambda: asleep(waiter.pid), "sleep")
     (cli.directory / "file").write_text("by hand")
     cli.end(waiter)
 
 
-def test_it_waits_for_the_name_of_what_is_no_file(cli: Cli) -> None:
+def test_wait_waits_for_a_resource_that_is_no_file(cli: Cli) -> None:
     waiter = cli.start("wait", "warm-up")
     wait_for(lambda: asleep(waiter.pid), "sleep")
     Dogpile(3600, cli.directory / "warm-up").refresh(lambda: None)
@@ -52,7 +54,7 @@ def test_it_waits_for_the_name_of_what_is_no_file(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("hard", [(), ("--hard",)])
-def test_fresh_waits_for_the_next_creation(cli: Cli, hard: tuple[str, ...]) -> None:
+def test_wait_fresh_waits_for_the_next_creation(cli: Cli, hard: tuple[str, ...]) -> None:
     cli.make()
     cli.run("invalidate", *hard, "file")
     waiter = cli.start("wait", "--fresh", "file")
@@ -61,17 +63,23 @@ def test_fresh_waits_for_the_next_creation(cli: Cli, hard: tuple[str, ...]) -> N
     cli.end(waiter)
 
 
-def test_it_gives_up_when_told_to(cli: Cli) -> None:
+def test_wait_times_out(cli: Cli) -> None:
     result = cli.run("wait", "--timeout", "0.1s", "file", status=75)
-    assert result.stderr == "dogpile-fs: 'file' was not there within 0.1s\n"
+    assert result.stderr == "dogpile-fs: 'file' was not there within 0.1s: no process creates it\n"
     cli.make()
     result = cli.run("wait", "--timeout", "0", "--fresh", "--expire", "0", "file", status=75)
-    assert result.stderr == "dogpile-fs: 'file' was not fresh within 0s\n"
+    assert result.stderr == "dogpile-fs: 'file' was not fresh within 0s: no process creates it\n"
+    creator = cli.start_gated()
+    cli.wait_for_line("started")
+    result = cli.run("wait", "--timeout", "0", "--fresh", "--expire", "0", "file", status=75)
+    assert f"within 0s: process {creator.pid} on {os.uname().nodename} has been creating it for" in result.stderr
+    cli.open_gate()
+    cli.end(creator)
 
 
-def test_what_is_wrong_with_the_sidecar_is_told_once_however_often_it_looks(cli: Cli) -> None:
+def test_a_damaged_sidecar_is_reported_once_during_a_wait(cli: Cli) -> None:
     cli.make()
     (cli.directory / "file.dogpile").write_text("scribble")
-    told = cli.run("wait", "--fresh", "--timeout", "1.2s", "file", status=75).stderr.splitlines()
-    assert "holds no sound record" in told[0]
-    assert told[1:] == ["dogpile-fs: 'file' was not fresh within 1.2s"]
+    lines = cli.run("wait", "--fresh", "--timeout", "1.2s", "file", status=75).stderr.splitlines()
+    assert "holds no sound record" in lines[0]
+    assert lines[1:] == ["dogpile-fs: 'file' was not fresh within 1.2s: no process creates it"]

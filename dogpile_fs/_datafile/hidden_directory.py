@@ -1,0 +1,187 @@
+"""The hidden sub-directory beside a resource, in which versions are built, written and kept.
+
+Programs that collect the files of a directory by a pattern do not skip hidden files, but do not look into
+sub-directories either. In a directory that belongs to this user alone the sub-directory is ``.dogpile``, with that
+directory's permissions. In one that is sticky or another user's it is ``.dogpile-<uid>``, which only this user may
+enter, so that no other user renames what is being built.
+
+A process that builds there holds a shared lock of the sub-directory, so that no other one removes it under a
+creator. The last of them removes it, unless a version is kept in it.
+
+Not seen: what a user that may rename the sub-directory does between two looks at it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import closing, suppress
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from types import TracebackType
+
+from .._layout import hidden_directory_name, is_hidden_directory
+from .._os import permissions, trust
+from .._os.openfile import OpenFile
+from .._os.permissions import Permissions
+from .._os.waiting import Deadline, wait_until
+from ..errors import DatafileError, PathError, os_errors_as
+from .version_file import lock
+
+__all__ = ["HiddenDirectory", "hidden_beside", "inherit_from", "open_directory", "refuse_its_name"]
+
+#: Times that the sub-directory is made while another program removes it.
+_ATTEMPTS = 10
+#: Seconds for which a process that removes it is waited for. That takes microseconds, unless the process was
+#: stopped.
+_PATIENCE = 1.0
+#: Error codes of a file system without permissions, and of another user's directory.
+_NOT_PERMITTED = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class HiddenDirectory:
+    """A ``with`` block in which the hidden sub-directory beside *resource* is there, and is not removed by us.
+
+    At its end it is removed if it is empty and not in use elsewhere. A child that was forked inside the block and
+    leaves it changes nothing.
+
+    :raises DatafileError: on entering, as :func:`hidden_beside`.
+    """
+
+    __slots__ = ("_open_file", "_process", "_resource")
+
+    def __init__(self, resource: str) -> None:
+        self._resource = resource
+        self._process = os.getpid()
+        self._open_file: OpenFile | None = None
+
+    def __enter__(self) -> None:
+        wait_until(self._holds, self._holds, Deadline(_PATIENCE))
+
+    def _holds(self) -> bool:
+        """Make the sub-directory and lock it; False if another process removes it at this moment."""
+        path = hidden_beside(self._resource, make=True)
+        try:
+            self._open_file = lock(path, LOCK_SH, os.O_DIRECTORY)
+        except OSError:
+            return True  # no locks here: then no process removes it, either
+        return self._open_file is not None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        open_file, self._open_file = self._open_file, None
+        if open_file is None or os.getpid() != self._process:
+            return
+        with closing(open_file), suppress(OSError):  # it is in use, or something is kept in it
+            flock(open_file.fd, LOCK_EX | LOCK_NB)
+            os.rmdir(open_file.path)
+
+
+def hidden_beside(resource: str, *, make: bool = False) -> str:
+    """Return the path of the hidden sub-directory beside *resource*, checked; there may be nothing.
+
+    Of a *resource* that is in such a sub-directory itself it is that one: such as of the target that a creator
+    writes by ``atomic_write``.
+
+    :param make: make it if it is missing.
+    :raises DatafileError: if there is something else, or it belongs to another user, or it cannot be made.
+    """
+    refuse_its_name(resource)
+    directory = os.path.dirname(resource)
+    if is_hidden_directory(directory):
+        return directory
+    with os_errors_as(DatafileError, resource, "make a file beside"):
+        parent = os.stat(directory)
+    is_shared = bool(parent.st_mode & stat.S_ISVTX) or parent.st_uid != os.geteuid()
+    path = os.path.join(directory, hidden_directory_name(os.geteuid() if is_shared else None))
+    with os_errors_as(DatafileError, path, f"make a file for {resource!r} in" if make else "look into"):
+        opened = open_directory(path, make)
+        if opened is not None:
+            with closing(opened):
+                found = os.fstat(opened.fd)
+                _refuse_unless_ours(path, found, parent)
+                if make:
+                    inherit_from(opened.fd, found, directory, parent, is_private=is_shared)
+    return path
+
+
+def refuse_its_name(resource: str) -> None:
+    """:raises PathError: if *resource* has the name of such a sub-directory."""
+    if is_hidden_directory(resource):
+        raise PathError(
+            errno.EINVAL,
+            f"{resource!r} has the name of the directory in which dogpile_fs builds. "
+            "Hint: name the resource otherwise.",
+        )
+
+
+def open_directory(path: str, make: bool) -> OpenFile | None:
+    """Open the directory at *path* itself; ``None`` if it is missing and is not to be made.
+
+    :raises DatafileError: if there is something else, or it vanishes as soon as it is made.
+    :raises OSError: as ``open(2)`` and ``mkdir(2)`` say.
+    """
+    is_changed = False
+    for _ in range(_ATTEMPTS):
+        try:
+            return OpenFile(path).open(os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            if not make:
+                return None
+        except PermissionError:
+            if is_changed:
+                raise
+            # A umask has taken its owner's rights away. Not all systems can do this without a link.
+            with suppress(NotImplementedError, FileNotFoundError):
+                os.chmod(path, stat.S_IRWXU, follow_symlinks=False)
+            is_changed = True
+            continue
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            found = os.stat(path, follow_symlinks=False)
+            raise DatafileError(
+                errno.ENOTDIR,
+                f"{path!r}, where new versions are built, is no directory (mode {found.st_mode:o}, owner "
+                f"{found.st_uid}). Hint: remove it.",
+            ) from error
+        with suppress(FileExistsError):
+            os.mkdir(path, stat.S_IRWXU)
+    raise DatafileError(
+        errno.ENOENT, f"{path!r} vanishes as soon as it is made. Hint: find the program that removes it."
+    )
+
+
+def _refuse_unless_ours(path: str, found: os.stat_result, parent: os.stat_result) -> None:
+    if found.st_dev != parent.st_dev:
+        raise DatafileError(
+            errno.EXDEV,
+            f"{path!r}, where new versions are built, is on another file system than its directory: nothing can "
+            "be swapped in from there. Hint: unmount it.",
+        )
+    if found.st_uid not in (os.geteuid(), parent.st_uid) or trust.is_untrusted(path, found):
+        raise DatafileError(
+            errno.EACCES,
+            f"{path!r}, where user {os.geteuid()} builds new versions, belongs to user {found.st_uid}: it may "
+            "have been planted. Hint: remove it, or give it to the first (chown).",
+        )
+
+
+def inherit_from(
+    fd: int, found: os.stat_result, directory: str, parent: os.stat_result, *, is_private: bool
+) -> None:
+    """Give the sub-directory *fd* what files that are made in *directory* get: group and default list.
+
+    And the permissions of *directory*, unless the sub-directory *is_private*; its owner may always do all.
+    """
+    mode, _, gid, acl = permissions.of(parent, directory)
+    if is_private:
+        mode, acl = mode & stat.S_ISGID, None
+        gid = gid if mode else found.st_gid
+    try:
+        permissions.inherit(fd, Permissions(mode | stat.S_IRWXU, found.st_uid, gid, acl))
+        permissions.inherit_default(fd, directory)
+    except OSError as error:
+        if error.errno not in _NOT_PERMITTED:
+            raise

@@ -1,0 +1,126 @@
+"""Real servers for the tests, on loopback: started at the first use, ended with the test process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import wait_for
+
+__all__ = ["ENVIRONMENT", "Server", "free_port", "moto", "new_redis", "redis"]
+
+#: With these, obstore speaks to the server that :func:`moto` has started.
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+#: One request at a time: moto's own server looks at a condition and writes in two steps, between which another
+#: request of the same moment may come.
+_MOTO = """
+import sys
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
+"""
+
+
+class Server:
+    """A process that listens on a port of loopback."""
+
+    def __init__(self, command: list[str], port: int, directory: str) -> None:
+        self.command, self.port, self.directory = command, port, directory
+        self._start()
+
+    def _start(self) -> None:
+        with open(os.path.join(self.directory, "log"), "ab") as log:
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, cwd=self.directory, process_group=0
+            )
+        wait_for(self._listens, f"{self.command[0]} on port {self.port}")
+
+    def _listens(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError(Path(self.directory, "log").read_text(errors="replace"))
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def restart(self) -> None:
+        """End it as by a crash, and start it again."""
+        self.kill()
+        self._start()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def end(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+def new_redis() -> Server:
+    """Start a Redis without persistence; skip the test if none is installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no redis-server here")
+    pytest.importorskip("redis")
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    return Server([program, *options], port, tempfile.mkdtemp(prefix="redis-"))
+
+
+@cache
+def redis() -> Server:
+    """Return the Redis of this test process."""
+    server = new_redis()
+    atexit.register(server.end)
+    return server
+
+
+@cache
+def moto() -> Server:
+    """Return the S3 server of this test process, which has the bucket ``tests``; skip the test without moto."""
+    pytest.importorskip("moto")
+    pytest.importorskip("obstore")
+    port = free_port()
+    command = [sys.executable, "-c", _MOTO, str(port)]
+    server = Server(command, port, tempfile.mkdtemp(prefix="moto-"))
+    atexit.register(server.end)
+    wait_for(lambda: _bucket_made(port), "the bucket")
+    return server
+
+
+def _bucket_made(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{port}/tests", method="PUT"), timeout=10
+        ):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 409  # it is there
+    except OSError:
+        return False

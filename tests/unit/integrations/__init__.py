@@ -1,0 +1,1 @@
+"""Links to frameworks, each with the framework itself."""
