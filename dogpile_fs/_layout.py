@@ -69,22 +69,21 @@ _KEPT_BYTES = 100
 _MOST_DIGITS = 18
 
 
-def coordination_base(resource: str, directory: str | None, mark: str = "") -> str:
+def coordination_base(resource: str, directory: str | None, place: str = "") -> str:
     """Return what the names of the coordination files of *resource* begin with: beside it, or in *directory*.
 
     Two resources may share a directory of coordination files and a last name: a digest keeps them apart. It is of
-    the name and the mark of the resource's own directory, so that all processes agree, by whichever mount they
-    reach it. Without a mark its real path counts, so that those that reach it by different links agree.
+    the name and of the resource's own directory, so that all processes agree.
 
     :param resource, directory: absolute paths.
-    :param mark: as of :mod:`~._os.directory_mark`.
+    :param place: how the resource's own directory is known, as :func:`~._os.directory_mark.known_as` says.
     """
     if directory is None:
         return resource
-    parent, name = os.path.split(resource)
+    name = os.path.basename(resource)
     # The same bytes in every locale.
     kept = os.fsdecode(os.fsencode(name)[:_KEPT_BYTES].decode(errors="ignore").encode())
-    return os.path.join(directory, f"{kept}-{_digest(os.path.join(mark or os.path.realpath(parent), name))}")
+    return os.path.join(directory, f"{kept}-{_digest(os.path.join(place, name))}")
 
 
 def temp_affixes(kind: str, path: str, owner: str = "") -> tuple[str, str]:

@@ -26,6 +26,7 @@ from .._dogpile.plain_call import called
 from .._dogpile.stamp import NOT_SWAPPED, Stamp
 from .._layout import KIND_FETCHED, KIND_NEW
 from .._os import replace
+from .._os.paths import realpath
 from .._os.waiting import Timeout
 from ..errors import DatafileError, OriginError, PathError, WouldDeadlock, os_errors_as
 from . import open_writers
@@ -314,7 +315,7 @@ class Builder(ABC):
         # Callers that reach a file by different links do not share a mutex, so they must not share such names.
         own = destination
         if os.path.islink(self._path):
-            own = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
+            own = os.path.join(realpath(os.path.dirname(self._path)), os.path.basename(self._path))
         return "" if own == destination else own
 
     def _remove_leftovers(self, destination: str, listing: list[str], directory: str | None = None) -> None:

@@ -29,6 +29,7 @@ from .._dogpile.stamp import Stamp
 from .._layout import KIND_DIRECTORY, KIND_DROPPED, KIND_NEW, TEMP_PREFIX
 from .._os import fsync, mounts, permissions, replace, trust
 from .._os.openfile import OpenFile
+from .._os.paths import realpath
 from .._os.waiting import INHERIT, Deadline, Timeout
 from .._sidecar.fingerprint import Fingerprint, fingerprint_of, tag_directory
 from ..errors import DatafileError, LockTimeout, as_error, os_errors_as
@@ -245,10 +246,11 @@ class DataDirectory(Resource[str]):
         return (st.st_dev, st.st_ino) == version.identity
 
     def _previous(self, destination: str) -> str | None:
-        return os.path.realpath(self._path) if os.path.isdir(self._path) else None
+        leads = realpath(self._path)
+        return leads if os.path.isdir(leads) else None
 
     def _destination(self) -> str:
-        destination = os.path.join(os.path.realpath(os.path.dirname(self._path)), os.path.basename(self._path))
+        destination = os.path.join(realpath(os.path.dirname(self._path)), os.path.basename(self._path))
         found = replace.lstat(destination)
         if found is not None and not (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             raise DatafileError(

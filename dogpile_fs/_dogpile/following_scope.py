@@ -93,7 +93,7 @@ class FollowingScope(ProcessScope):
             self._tell_unmarked(parent, error)
         if place == self._place:
             return
-        base = coordination_base(self.path, self._directory, "" if place is None else place[2])
+        base = coordination_base(self.path, self._directory, directory_mark.known_as(parent, place))
         with fork.once:  # else two threads could each set a part
             self._place = place
             self.sidecar.path = base + SIDECAR_SUFFIX

@@ -13,7 +13,7 @@ from functools import cache
 from time import monotonic
 from typing import Any, Protocol, runtime_checkable
 
-from .._os.paths import absolute
+from .._os.paths import absolute, realpath
 from .._sidecar.fingerprint import fingerprint_of
 from ..errors import DogpileError
 from .shared_state import LOOK_EVERY
@@ -55,7 +55,7 @@ class Inputs:
 
     def __init__(self, inputs: Iterable[Input], path: str | None) -> None:
         self._inputs = tuple(absolute(each) if isinstance(each, str | os.PathLike) else each for each in inputs)
-        if path is not None and os.path.realpath(path) in map(os.path.realpath, _paths_of(self._inputs)):
+        if path is not None and realpath(path) in map(realpath, _paths_of(self._inputs)):
             raise ValueError(f"{path!r} depends on itself: it would be stale as soon as it is created")
 
     def digest(self) -> str:

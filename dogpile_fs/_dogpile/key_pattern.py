@@ -31,7 +31,7 @@ from .._layout import (
     KEYS_RECORDS_SUFFIX,
     is_hidden_directory,
 )
-from .._os.paths import checked_name
+from .._os.paths import checked_name, realpath
 from ..errors import PathError, os_errors_as
 
 __all__ = ["KeyPattern", "digest_in", "patterns_in", "refuse_path_of_key", "shard_of"]
@@ -205,7 +205,7 @@ def refuse_path_of_key(path: str) -> None:
     if not _HAS_DIGEST.search(path):
         return
     directory, last = os.path.split(path)
-    parts = os.path.join(os.path.realpath(directory), last).split(os.sep)
+    parts = os.path.join(realpath(directory), last).split(os.sep)
     for number in range(1, len(parts) - 1):
         if _HAS_DIGEST.search(parts[number + 1]):
             with os_errors_as(PathError, path, "look for patterns of keys around", reading=True):

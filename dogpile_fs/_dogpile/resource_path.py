@@ -8,8 +8,8 @@ import stat
 
 from .._layout import LONGEST_SUFFIX, coordination_base
 from .._os import directory_mark
-from .._os.paths import absolute, names_no_file
-from ..errors import PathError, as_error
+from .._os.paths import absolute, names_no_file, realpath
+from ..errors import PathError, as_error, os_errors_as
 from .key_pattern import refuse_path_of_key
 
 __all__ = ["checked_base", "checked_resource"]
@@ -43,12 +43,14 @@ def checked_resource(path: str | os.PathLike[str], kind: str | None = None) -> s
         mode = os.stat(resource).st_mode
     except FileNotFoundError as error:
         if os.path.islink(resource) and not directory:
-            where = os.path.dirname(os.path.realpath(resource))
+            where = os.path.dirname(realpath(resource))
             if not os.path.isdir(where):
+                with os_errors_as(PathError, resource, "look at"):
+                    link = os.readlink(resource)
                 raise PathError(
                     errno.ENOENT,
-                    f"{resource!r} is a symbolic link to {os.readlink(resource)!r}, but there is no directory "
-                    f"{where!r}. Hint: make that, or remove the link.",
+                    f"{resource!r} is a symbolic link to {link!r}, but there is no directory {where!r}. "
+                    "Hint: make that, or remove the link.",
                 ) from error
     except OSError as error:
         if not _is_known_later(error):
@@ -80,8 +82,9 @@ def checked_base(resource: str, directory: str | os.PathLike[str] | None) -> str
     if directory is None:
         base = resource
     else:
-        place = directory_mark.find(os.path.dirname(resource))
-        base = coordination_base(resource, absolute(directory), "" if place is None else place[2])
+        parent = os.path.dirname(resource)
+        place = directory_mark.known_as(parent, directory_mark.find(parent))
+        base = coordination_base(resource, absolute(directory), place)
     try:
         os.lstat(base + LONGEST_SUFFIX)
     except FileNotFoundError:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import os
 
-__all__ = ["Place", "find", "mark"]
+from .paths import realpath
+
+__all__ = ["Place", "find", "known_as", "mark"]
 
 TYPE_CHECKING = False  # `dogpile-fs run` imports this module to find a fresh file fresh
 if TYPE_CHECKING:
@@ -59,3 +61,11 @@ def mark(directory: str) -> Place | None:
     if found == place:
         raise OSError(errno.EINVAL, f"the extended attribute {_PREFIX}{place[1]} holds something else")
     return found
+
+
+def known_as(directory: str, place: Place | None) -> str:
+    """Return what tells the *directory*, which is at *place*, apart.
+
+    That is its mark, by whichever mount it is reached; without one its real path, by whichever link.
+    """
+    return (place[2] if place else "") or realpath(directory)

@@ -12,6 +12,8 @@ import os
 import signal
 from contextlib import suppress
 
+from .paths import realpath
+
 __all__ = ["has_writer", "is_copy", "name_of", "writers_at"]
 
 
@@ -40,7 +42,7 @@ def writers_at(path: str) -> list[int]:
     Only ``/proc`` is looked at: to look at the files themselves could wait for a network.
     """
     found = []
-    real = os.path.realpath(path)
+    real = realpath(path)
     for process in os.listdir("/proc") if os.path.isdir("/proc") else []:
         with suppress(OSError):
             if process.isdecimal() and _writes(f"/proc/{process}", real):

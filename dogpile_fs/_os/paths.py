@@ -7,7 +7,10 @@ import os
 
 from ..errors import PathError
 
-__all__ = ["absolute", "checked_mode", "checked_name", "names_no_file"]
+__all__ = ["absolute", "checked_mode", "checked_name", "names_no_file", "realpath"]
+
+#: Times that a path is looked at again because a link on it was replaced between two looks.
+_MOST_LOOKS = 100
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
@@ -64,3 +67,19 @@ def checked_mode(mode: int | None) -> int | None:
         if not 0 <= mode <= 0o7777:
             raise ValueError(f"mode must be permission bits, such as 0o660, not {mode:#o}")
     return mode
+
+
+def realpath(path: str | os.PathLike[str], *, strict: bool = False) -> str:
+    """Return what :func:`os.path.realpath` does, also while another program replaces a link on the way.
+
+    Python 3.11 sees a link, and raises if it is gone, or a file, when it is read a moment later.
+
+    :raises OSError: if it is *strict*, and there is nothing, or nothing that can be looked at.
+    """
+    for _ in range(_MOST_LOOKS):
+        try:
+            return os.path.realpath(path, strict=strict)
+        except OSError as error:
+            if error.errno != errno.EINVAL and (strict or error.errno != errno.ENOENT):
+                raise
+    return os.path.realpath(path, strict=strict)

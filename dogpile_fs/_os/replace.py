@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from ..errors import DatafileError, as_error, os_errors_as
 from . import linux, trust
+from .paths import realpath
 
 __all__ = [
     "LEADS_NOWHERE",
@@ -71,7 +72,13 @@ def real_path(path: str) -> str:
             if not stat.S_ISLNK(found.st_mode):
                 return real
             trust.refuse(real, found)
-            leads = _in_real_directory(os.path.join(os.path.dirname(real), os.readlink(real)))
+            try:
+                link = os.readlink(real)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EINVAL):
+                    raise
+                continue  # another program has replaced it: look again
+            leads = _in_real_directory(os.path.join(os.path.dirname(real), link))
             trust.refuse_to_lead_root(real, found, leads)
             real = leads
     raise as_error(DatafileError, path, "replace", OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
@@ -88,13 +95,13 @@ def resolved(path: str) -> str:
     :raises OSError: if it cannot be looked at.
     """
     try:
-        return os.path.realpath(path, strict=True)
+        return realpath(path, strict=True)
     except FileNotFoundError:
-        return os.path.realpath(path)
+        return realpath(path)
     except OSError as error:
         if error.errno not in LEADS_NOWHERE:
             raise
-        return os.path.realpath(path)
+        return realpath(path)
 
 
 def regular_at(path: str) -> os.stat_result | None:

@@ -39,8 +39,8 @@ def is_fresh(
 
             directory, path = absolute(directory), absolute(path)
             os.stat(directory)
-            place = directory_mark.find(os.path.dirname(path))
-            base = coordination_base(path, directory, "" if place is None else place[2])
+            parent = os.path.dirname(path)
+            base = coordination_base(path, directory, directory_mark.known_as(parent, directory_mark.find(parent)))
         st = os.stat(path)
         record: Record | None = MISSING
         try:

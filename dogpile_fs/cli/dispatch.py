@@ -66,16 +66,26 @@ def _dispatch(words: Sequence[str]) -> int:
     except BrokenPipeError:
         discard(1)
         status = exits.BY_SIGNAL + signal.SIGPIPE
-    except ImportError as error:
-        status = exits.IOERR
-        say(f"a part of dogpile-fs cannot be loaded: {error}. Hint: look at its disk, or install it again.")
     except Exception as error:
         status = exits.status_of(error, missing)
-        if status == exits.USAGE or reporter.loudness >= 0:
+        if _is_of_loading(error):
+            status = exits.IOERR
+            say(f"a part of dogpile-fs cannot be loaded: {error}. Hint: look at its disk, or install it again.")
+        elif status == exits.USAGE or reporter.loudness >= 0:
             say(exits.message_of(error))
-        if not isinstance(error, (exits.Exit, DogpileError, OSError)):
+        if not isinstance(error, (exits.Exit, DogpileError, OSError, ImportError)):
             traceback.print_exc()
     return status
+
+
+def _is_of_loading(error: Exception) -> bool:
+    """Return whether a module was not found, or could not be looked for."""
+    if isinstance(error, ImportError):
+        return True
+    where = error.filename if isinstance(error, OSError) and not isinstance(error, DogpileError) else None
+    # The packages that are installed are below the directory of Python's own modules.
+    ours = (os.path.dirname(os.path.dirname(__file__)), os.path.dirname(os.__file__))
+    return isinstance(where, str) and any(where == each or where.startswith(each + os.sep) for each in ours)
 
 
 def _main_of(command: str) -> Callable[[Arguments], int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import dogpile_fs
 from dogpile_fs import _layout
 from dogpile_fs._layout import coordination_base, temp_affixes
+from dogpile_fs._os.directory_mark import known_as
 
 
 def test_names_of_one_kind_and_owner_differ_from_all_others() -> None:
@@ -40,10 +41,11 @@ def test_the_hint_for_a_name_that_is_too_long_says_by_how_much() -> None:
 def test_a_resource_has_one_base_by_whichever_link_its_directory_is_reached(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    bases = {coordination_base(str(tmp_path / way / "data"), "/locks") for way in ("real", "link")}
+    places = [(str(tmp_path / way / "data"), known_as(str(tmp_path / way), None)) for way in ("real", "link")]
+    bases = {coordination_base(path, "/locks", place) for path, place in places}
     assert len(bases) == 1
     assert bases.pop().startswith("/locks/data-")
-    assert coordination_base("/one/data", "/locks") != coordination_base("/other/data", "/locks")
+    assert coordination_base("/one/data", "/locks", "/one") != coordination_base("/other/data", "/locks", "/other")
     assert coordination_base("/one/data", None) == "/one/data"
     assert len(os.fsencode(coordination_base("/" + "x" * 255, "/d") + _layout.LONGEST_SUFFIX)) < 200
 

@@ -344,6 +344,19 @@ def test_an_internal_error_shows_a_traceback(
     assert error.startswith("dogpile-fs: a mistake\nTraceback")
 
 
+def test_a_directory_of_modules_that_cannot_be_listed_is_an_error_of_the_installation(
+    logger_as_before: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modules = str(Path(dispatch.__file__).parents[1] / "origin")
+
+    def broken(words: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), modules)  # as the import system raises it
+
+    monkeypatch.setattr(dispatch, "parsed", broken)
+    assert main(["status", "file"]) == 74
+    assert capsys.readouterr().err.startswith("dogpile-fs: a part of dogpile-fs cannot be loaded: ")
+
+
 def test_a_part_that_cannot_be_loaded_is_an_error_of_the_installation_in_one_line(cli: Cli) -> None:
     package = Path(dispatch.__file__).parents[1]
     copy = cli.directory / "installed" / "dogpile_fs"
