@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import random
+import secrets
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -14,6 +15,11 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from .._value_files import NEVER, ValueFile, ValueFiles
 
 __all__ = ["DatafileCache"]
+
+#: How often the values are counted while ``MAX_ENTRIES`` are set, on average. So a count, which takes longer the
+#: more values there are, costs each call the same. A cache of up to so many entries is counted at each call; a
+#: larger one is past its limit by 1 %, on average, when a count finds that.
+_COUNTS = 100
 
 
 class DatafileCache(BaseCache):  # type: ignore[misc,unused-ignore]
@@ -148,6 +154,9 @@ class DatafileCache(BaseCache):  # type: ignore[misc,unused-ignore]
 
     def _cull(self) -> None:
         """Remove one value of ``CULL_FREQUENCY`` at random, if there are ``MAX_ENTRIES``; 0: all of them."""
+        # Drawn, and not counted: so the processes need not tell each other how many values each of them has set.
+        if secrets.randbelow(max(1, self._max_entries)) >= _COUNTS:
+            return
         names = self._files.names()
         if len(names) < self._max_entries:
             return
