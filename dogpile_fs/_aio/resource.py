@@ -11,8 +11,9 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Generic, Literal, NoReturn,
 
 from .._datafile import datadirectory, datafile
 from .._datafile.blocks import Acquired, ReaderBlock, Reading
+from .._datafile.building import MOST_BUILDS
 from .._datafile.loader_cache import loader_key
-from .._datafile.resource import MOST_BUILDS, Resource
+from .._datafile.resource import Resource
 from .._datafile.version_file import Vanished
 from .._dogpile.event import Callback
 from .._dogpile.outcome import Outcome

@@ -33,10 +33,11 @@ from .._os.waiting import INHERIT, Deadline, Timeout
 from .._sidecar.fingerprint import Fingerprint, fingerprint_of, tag_directory
 from ..errors import DatafileError, LockTimeout, as_error, os_errors_as
 from .blocks import ReaderBlock
+from .building import Creator, Validator
 from .directory_history import DirectoryHistory
 from .hidden_directory import HiddenDirectory
 from .names import Names, names_in
-from .resource import Creator, Resource, StaleAsVanished, Validator, Vanished
+from .resource import Resource, StaleAsVanished, Vanished
 from .version_file import complete, lock
 
 if TYPE_CHECKING:

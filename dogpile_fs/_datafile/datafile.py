@@ -20,10 +20,11 @@ from .._sidecar.fingerprint import Fingerprint, fingerprint_of
 from ..errors import DatafileError, os_errors_as
 from . import open_writers
 from .blocks import Acquired, Reading, close, opened
+from .building import Creator, Validator
 from .file_history import FileHistory, same_contents
 from .hidden_directory import HiddenDirectory
 from .names import Names, names_in
-from .resource import Creator, Resource, Validator
+from .resource import Resource
 from .version_file import complete, open_itself, permissions_of
 
 if TYPE_CHECKING:

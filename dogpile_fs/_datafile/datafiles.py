@@ -19,10 +19,10 @@ from .._os import fork
 from .._os.copying import copied_by
 from .._os.paths import checked_mode, nearest
 from .._os.waiting import checked_timeout
+from .building import Validator
 from .datafile import Datafile
 from .key_directory import KeyDirectory
 from .pruning import prune
-from .resource import Validator
 from .target import Target
 
 if TYPE_CHECKING:
