@@ -116,10 +116,13 @@ def _overlap(one: str, other: str) -> bool:
 def _unwritable(what: str, directory: str, source: Any) -> Iterable[checks.CheckMessage]:
     """Yield an error if no file can be made in *directory*."""
     if not os.path.isdir(directory):
-        there = "is no directory" if os.path.lexists(directory) else "does not exist"
+        is_there = os.path.lexists(directory)
         yield checks.Error(
-            f"{_capital(what)} is to be made in {directory!r}, which {there}.",
-            hint="Make the directory, or pass parents=True to have it made.",
+            f"{_capital(what)} is to be made in {directory!r}, which "
+            f"{'is no directory' if is_there else 'does not exist'}.",
+            hint="Move it away, or name another directory."
+            if is_there
+            else "Make the directory, or pass parents=True to have it made.",
             obj=source,
             id="dogpile_fs.E002",
         )

@@ -17,6 +17,7 @@ pytest.importorskip("django")
 
 from dogpile_fs import Datafile, aio
 from dogpile_fs.integrations.django import register, registered
+from dogpile_fs.integrations.django._mounted import filesystem_of, is_shared
 from tests.campaign.mounts import CannotMount, keep_mounts_to_ourselves, refuse_unless_mountable
 from tests.support.fuse_directory import fuse_directory
 from tests.support.plugin import ROOT
@@ -318,6 +319,24 @@ def test_a_file_system_that_hosts_may_share_is_a_warning(project: Project) -> No
             assert f"{what} is in '{shared}', on a file system (fuse.sshfs) that" in done.stderr
 
     assert ended_well(in_child(look))
+
+
+def test_the_file_system_of_a_directory_is_found() -> None:
+    assert filesystem_of("/proc") == "proc"
+    assert filesystem_of("/proc/self/fd") == "proc"
+    with pytest.raises(FileNotFoundError):
+        filesystem_of("/proc/nothing")
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "expected"),
+    [
+        *((each, True) for each in ("nfs", "nfs4", "cifs", "ceph", "9p", "virtiofs", "fuse", "fuse.glusterfs")),
+        *((each, False) for each in ("ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuseblk")),
+    ],
+)
+def test_file_systems_that_hosts_may_share_are_known(filesystem: str, expected: bool) -> None:
+    assert is_shared(filesystem) is expected
 
 
 def test_a_location_that_is_missing_or_relative_is_told(project: Project) -> None:
