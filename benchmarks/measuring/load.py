@@ -1,9 +1,9 @@
-"""Clients of row 8: wrk where it is installed, else a minimal driver of our own.
+"""Clients of rows 8 and 17: wrk where it is installed, else a minimal driver of our own.
 
 The driver keeps so many connections busy from one process: it connects, sends the same bytes, and reads until the
-server closes. gunicorn's sync workers close after each answer, so no connection is kept alive. The driver needs
-about a quarter of a worker's time for a request: it is not the bottleneck, but on a small machine it takes its
-share of the processors, and hides a part of every difference. So the server's own processor time is measured too.
+server closes, so no connection is kept alive. The driver needs about a quarter of a worker's time for a request of
+row 8: it is not the bottleneck, but on a small machine it takes its share of the processors, and hides a part of
+every difference. So the server's own processor time is measured too.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Request:
 def drive(port: int, path: str, seconds: float) -> Load:
     """Send requests for so many seconds, and wait for the last answers."""
     address = ("127.0.0.1", port)
-    words = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    words = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     requests = failures = 0
     with selectors.DefaultSelector() as selector:
         started = time.monotonic()

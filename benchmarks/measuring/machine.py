@@ -28,6 +28,8 @@ PACKAGES = (
     "pyperf",
     "matplotlib",
     "gunicorn",
+    "starlette",
+    "uvicorn",
 )
 
 

@@ -101,6 +101,11 @@ class Datafiles:
         """The pattern, as an absolute path."""
         return self._sync.pattern
 
+    @property
+    def writes_to(self) -> tuple[str, ...]:
+        """The directory below which creations make all files; see :attr:`dogpile_fs.Datafiles.writes_to`."""
+        return self._sync.writes_to
+
     def __getitem__(self, key: str) -> Datafile:
         """Return the datafile of *key*; see :meth:`dogpile_fs.Datafiles.__getitem__`."""
         return of_sync(Datafile, self._sync[key])

@@ -242,6 +242,16 @@ class _AsyncResource(Generic[_Sync, _Given]):
         await in_thread(f"the rollback of {self._sync._path!r}", partial(self._sync.rollback, timeout=timeout))
 
     @property
+    def name(self) -> str:
+        """The absolute path. Nothing is looked at or created."""
+        return self._sync.name
+
+    @property
+    def writes_to(self) -> tuple[str, ...]:
+        """The directories that a creation writes; see :attr:`dogpile_fs.Datafile.writes_to`."""
+        return self._sync.writes_to
+
+    @property
     def version(self) -> tuple[int, ...] | None:
         """The version that is in place, fresh or not; ``None`` while it is missing."""
         return self._sync.version

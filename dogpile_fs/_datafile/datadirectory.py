@@ -262,6 +262,9 @@ class DataDirectory(Resource[str]):
             trust.refuse(destination, found)
         return destination
 
+    def _swapped_in_directory(self) -> str:
+        return os.path.dirname(self._path)  # a link at the path itself is what a swap replaces
+
     def _refuse_irreplaceable(self, destination: str) -> None:
         mounts.refuse_mount_point(destination)
 

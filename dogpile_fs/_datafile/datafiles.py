@@ -17,7 +17,7 @@ from .._dogpile.key_scope import KeyDogpile, Keys, KeyScope
 from .._dogpile.policy import DEFAULT, Backoff, Policy, one_policy
 from .._os import fork
 from .._os.copying import copied_by
-from .._os.paths import checked_mode
+from .._os.paths import checked_mode, nearest
 from .._os.waiting import checked_timeout
 from .building import Validator
 from .datafile import Datafile
@@ -164,6 +164,14 @@ class Datafiles:
     def pattern(self) -> str:
         """The pattern, as an absolute path."""
         return str(self._directory.pattern)
+
+    @property
+    def writes_to(self) -> tuple[str, ...]:
+        """The directory below which creations make all files, as of :attr:`.Datafile.writes_to`."""
+        if self._creator is None:
+            return ()
+        fixed = os.path.realpath(self._directory.pattern.fixed)
+        return (nearest(fixed) if self._options["parents"] else fixed,)
 
     def __getitem__(self, key: str) -> Datafile:
         """Return the datafile of *key*, whether there is a file yet or not; no file is touched.

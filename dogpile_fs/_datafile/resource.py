@@ -30,7 +30,7 @@ from .._dogpile.status import Status
 from .._dogpile.thread_scope import ThreadScope
 from .._os import fork
 from .._os.copying import copied_by
-from .._os.paths import absolute, checked_mode
+from .._os.paths import absolute, checked_mode, nearest
 from .._os.waiting import INHERIT, Deadline, Timeout, checked_seconds, checked_timeout
 from .._sidecar.fingerprint import Fingerprint, fingerprint_at, fingerprint_of
 from .._sidecar.record import MISSING, Attempt, Record
@@ -331,6 +331,26 @@ class Resource(Builder, Generic[_Given]):
             nothing = SharedState(ThreadScope(lock=None, timeout=None), None)
             return Status._of(MISSING, time(), nothing, creating=False)
         return self._dogpile.status()
+
+    @property
+    def name(self) -> str:
+        """The absolute path, as the name of a file object. Nothing is looked at or created."""
+        return self._path
+
+    @property
+    def writes_to(self) -> tuple[str, ...]:
+        """The directories that a creation by this object writes: the one in which the version is swapped in, and,
+        if it is another, that of the coordination files. None without a creator.
+
+        With *parents*, a directory that is missing stands for the nearest one above it, in which it will be made.
+        """
+        if self._creator is None:
+            return ()
+        directories = map(os.path.realpath, (self._swapped_in_directory(), self._directory_of_locks()))
+        return tuple(dict.fromkeys(map(nearest, directories) if self._parents else directories))
+
+    def _swapped_in_directory(self) -> str:
+        return os.path.dirname(os.path.realpath(self._path))
 
     @property
     def version(self) -> tuple[int, ...] | None:

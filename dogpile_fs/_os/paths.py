@@ -7,7 +7,7 @@ import os
 
 from ..errors import PathError
 
-__all__ = ["absolute", "checked_mode", "checked_name", "names_no_file", "realpath"]
+__all__ = ["absolute", "checked_mode", "checked_name", "names_no_file", "nearest", "realpath"]
 
 #: Times that a path is looked at again because a link on it was replaced between two looks.
 _MOST_LOOKS = 100
@@ -54,6 +54,13 @@ def checked_name(path: str | os.PathLike[str]) -> str:
 def names_no_file(given: str | os.PathLike[str]) -> PathError:
     """Return the error for a path that no file can have."""
     return PathError(errno.EINVAL, f"{given!r} names no file. Hint: give the path of the resource.")
+
+
+def nearest(directory: str) -> str:
+    """Return *directory*, an absolute path, or the nearest one above it if it is missing."""
+    while not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
+    return directory
 
 
 def checked_mode(mode: int | None) -> int | None:

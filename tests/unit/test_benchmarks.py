@@ -29,6 +29,7 @@ from benchmarks.scenarios import row_12_scaling as scaling
 from benchmarks.scenarios import row_13_slow_creator as slow_creator
 from benchmarks.scenarios import row_14_handing_over as handing_over
 from benchmarks.scenarios import row_15_many_keys as keys
+from benchmarks.scenarios import row_17_serving as serving
 from benchmarks.scenarios.rows_01_to_04_single_calls import calibrated, turns
 
 MS = 1_000_000
@@ -63,7 +64,7 @@ def test_the_examples_in_the_docstrings_hold(name: str) -> None:
 
 
 def test_every_row_has_one_module() -> None:
-    assert sorted(row for rows in suite.MODULES.values() for row in rows) == [*range(1, 17)]
+    assert sorted(row for rows in suite.MODULES.values() for row in rows) == [*range(1, 18)]
     for module in suite.MODULES:
         assert callable(importlib.import_module(f"benchmarks.scenarios.{module}").measure)
 
@@ -450,6 +451,27 @@ def test_the_share_that_is_kept_is_computed_round_by_round() -> None:
     assert {bar.verdict for bar in row.bars} == {"met"}
     assert row.bars[0].measured.median == pytest.approx(98)
     assert row.checks[0].passed
+
+
+# Row 17
+
+
+def test_the_rate_of_a_file_of_each_size_is_compared_round_by_round() -> None:
+    def rounds(*rates: int) -> list[serving.Slice]:
+        return [serving.Slice(load.Load(rate, 1.0, failures=rate == 1), used=0.5) for rate in rates]
+
+    found = {
+        length: {
+            serving.STARLETTE: rounds(1000, 500),
+            serving.RESPONSE: rounds(950, 475),
+            serving.APP: rounds(1, 2),
+        }
+        for length in serving.SIZES
+    }
+    row = serving.scenario(found, "a driver")
+    assert [bar.verdict for bar in row.bars] == ["met"] * len(serving.SIZES)
+    assert row.bars[0].measured.median == pytest.approx(0.95)
+    assert not row.checks[0].passed
 
 
 def test_the_own_driver_counts_whole_answers_and_others() -> None:

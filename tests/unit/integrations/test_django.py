@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ pytest.importorskip("django")
 from django.core.cache.backends.filebased import FileBasedCache
 
 from dogpile_fs.integrations.django import DatafileCache
-from tests.support.processes import Processes, Record, wait_for
+from tests.support.processes import PATIENCE, Processes, Record, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +105,24 @@ def test_it_is_culled_at_its_limit(tmp_path: Path, frequency: int, left: int) ->
     assert cache.get("key10") == 10
 
 
+def test_a_large_cache_is_not_listed_at_each_set_and_is_culled_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = cache_in(tmp_path, MAX_ENTRIES=500, CULL_FREQUENCY=2)
+    listed, list_directory = [], os.listdir
+
+    def counted(path: Any) -> list[str]:
+        listed.append(path)
+        return list_directory(path)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    for number in range(1000):
+        cache.set(f"key{number}", number)
+    # A count is drawn with the probability of one fifth. Bounds that chance misses once in 10**11 runs:
+    assert 110 < len(listed) < 310
+    assert len(list(tmp_path.glob("*.value"))) < 500 + 125
+
+
 def test_of_a_value_that_cannot_be_pickled_the_old_one_stays(tmp_path: Path) -> None:
     cache = cache_in(tmp_path)
     cache.set("a", 1)
@@ -154,6 +174,37 @@ def test_get_or_set_calls_its_function_once_in_all_processes(
     processes.join()
     assert len(record.events("created")) == 1
     assert len(record.events("got")) == 8
+
+
+def _get_or_set_beside_others(directory: Path, number: int, record: Record, together: int) -> None:
+    def create() -> int:
+        record.write("create")
+        record.wait("create", together)
+        return number
+
+    assert cache_in(directory).get_or_set(f"key{number}", create) == number
+
+
+def test_functions_of_different_keys_run_at_the_same_time_in_processes(
+    tmp_path: Path, record: Record, processes: Processes
+) -> None:
+    for number in range(20):
+        processes.start(_get_or_set_beside_others, tmp_path / "cache", number, record, 20)
+    processes.join()
+    assert len(record.events("create")) == 20
+
+
+def test_functions_of_different_keys_run_at_the_same_time_in_threads(tmp_path: Path) -> None:
+    cache = cache_in(tmp_path)
+    inside = threading.Barrier(20, timeout=PATIENCE)
+
+    def create(number: int) -> int:
+        inside.wait()
+        return number
+
+    with ThreadPoolExecutor(20) as pool:
+        made = pool.map(lambda n: cache.get_or_set(f"key{n}", lambda: create(n)), range(20))
+    assert list(made) == list(range(20))
 
 
 def test_after_an_error_the_next_caller_creates(tmp_path: Path) -> None:

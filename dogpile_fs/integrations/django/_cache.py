@@ -1,7 +1,4 @@
-"""Django: a cache on files whose keys are created once by all processes, and a response that sends a datafile.
-
-Both work without settings at import.
-"""
+"""A cache of Django on files, whose keys are created once by all processes."""
 
 from __future__ import annotations
 
@@ -9,21 +6,20 @@ import math
 import os
 import pickle
 import random
-from typing import TYPE_CHECKING, Any
+import secrets
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
-from django.http import HttpResponse, StreamingHttpResponse
 
-from .. import Datafile
-from ._serving import answer_to
-from ._value_files import NEVER, ValueFile, ValueFiles
+from .._value_files import NEVER, ValueFile, ValueFiles
 
-if TYPE_CHECKING:
-    from django.http import HttpRequest
-    from django.http.response import HttpResponseBase
+__all__ = ["DatafileCache"]
 
-__all__ = ["DatafileCache", "datafile_response"]
+#: How often the values are counted while ``MAX_ENTRIES`` are set, on average. So a count, which takes longer the
+#: more values there are, costs each call the same. A cache of up to so many entries is counted at each call; a
+#: larger one is past its limit by 1 %, on average, when a count finds that.
+_COUNTS = 100
 
 
 class DatafileCache(BaseCache):  # type: ignore[misc,unused-ignore]
@@ -50,6 +46,11 @@ class DatafileCache(BaseCache):  # type: ignore[misc,unused-ignore]
     def __init__(self, location: str | os.PathLike[str], params: dict[str, Any]) -> None:
         super().__init__(params)
         self._files = ValueFiles(location)
+
+    @property
+    def directory(self) -> str:
+        """The absolute path of the directory with the values."""
+        return self._files.directory
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         value = self._file(key, version).read()
@@ -153,6 +154,9 @@ class DatafileCache(BaseCache):  # type: ignore[misc,unused-ignore]
 
     def _cull(self) -> None:
         """Remove one value of ``CULL_FREQUENCY`` at random, if there are ``MAX_ENTRIES``; 0: all of them."""
+        # Drawn, and not counted: so the processes need not tell each other how many values each of them has set.
+        if secrets.randbelow(max(1, self._max_entries)) >= _COUNTS:
+            return
         names = self._files.names()
         if len(names) < self._max_entries:
             return
@@ -161,30 +165,3 @@ class DatafileCache(BaseCache):  # type: ignore[misc,unused-ignore]
             names = random.sample(names, math.ceil(len(names) / self._cull_frequency))
         for name in names:
             self._files.discard(name)
-
-
-def datafile_response(
-    request: HttpRequest, datafile: Datafile, *, media_type: str | None = None
-) -> HttpResponseBase:
-    """Return a response with the current version of *datafile*, for the conditions and the range of *request*.
-
-    :param media_type: of the file; ``None``: by its name.
-    :raises: as :meth:`.Datafile.open`; while there is no version yet the response is 503.
-
-    >>> from dogpile_fs import Datafile
-    >>> def report(request):
-    ...     return datafile_response(request, Datafile("var/report.json", 3600, print))
-    """
-    answer = answer_to(datafile, request.method or "GET", request.headers.get, media_type)
-    try:
-        if answer.body is None:
-            response: HttpResponseBase = HttpResponse(status=answer.status, headers=answer.headers)
-        else:
-            response = StreamingHttpResponse(answer.body, status=answer.status, headers=answer.headers)
-    except BaseException:
-        if answer.body is not None:
-            answer.body.close()
-        raise
-    if "Content-Type" not in answer.headers:
-        del response.headers["Content-Type"]
-    return response
