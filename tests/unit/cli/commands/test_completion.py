@@ -8,14 +8,15 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dogpile_fs.cli.arguments import _grammar
 from tests.support.cli_processes import Cli, bytecode, cli
-from tests.support.processes import PATIENCE, wait_for
+from tests.support.processes import PATIENCE
 from tests.support.terminals import control_terminal
 
 __all__ = ["bytecode", "cli"]  # fixtures
@@ -44,7 +45,7 @@ class Shell:
         home = cli.directory / "home"
         (home / "bin").mkdir(parents=True)
         command = home / "bin" / "dogpile-fs"
-        command.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" . > arguments.new\nmv arguments.new arguments\n")
+        command.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\" . > arguments\necho written\n")
         command.chmod(0o755)
         environment = {
             **cli.environment,
@@ -71,23 +72,22 @@ class Shell:
     def arguments(self, typed: str) -> list[str]:
         """Type a line; return the arguments that the command got."""
         file = self.directory / "arguments"
+        file.unlink(missing_ok=True)
+        self.sent = b""
         self.type(typed)
-        self.wait_for(file.exists)
+        self.wait_for_prompt(after=b"written")
         return file.read_text().splitlines()[:-1]
 
     def type(self, line: str) -> None:
         """Type *line* and the return key."""
         os.write(self.master, f"{line}\r".encode())
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait for *condition*, and read what the shell prints meanwhile."""
-
-        def is_met() -> bool:
-            while select.select([self.master], [], [], 0)[0]:  # else the shell could not go on printing
-                self.sent += os.read(self.master, 65536)
-            return condition()
-
-        wait_for(is_met, f"the shell, which has printed {self.sent!r}")
+    def wait_for_prompt(self, *, after: bytes = b"") -> None:
+        """Wait until the shell reads a line: what is typed sooner may get lost. *after*: text that comes first."""
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(re.escape(after) + b".*" + PROMPT, self.sent, re.DOTALL):
+            assert select.select([self.master], [], [], deadline - time.monotonic())[0], self.sent
+            self.sent += os.read(self.master, 65536)
 
     def end(self) -> None:
         self.process.kill()
@@ -107,28 +107,26 @@ def shell(request: pytest.FixtureRequest, cli: Cli) -> Iterator[Shell]:
     shell = Shell(cli, request.param)
     try:
         shell.type(SHELLS[request.param][1])
-        # What is typed before it reads a line gets lost.
-        shell.wait_for(lambda: PROMPT in shell.sent)
+        shell.wait_for_prompt()
         yield shell
     finally:
         shell.end()
 
 
-@pytest.mark.parametrize(
-    ("typed", "arguments"),
-    [
-        ("hist\tsome-f\t", ["history", "some-file"]),
-        ("origin --old\t1h pr\turl", ["origin", "--older-than", "1h", "prune", "url"]),
-        ("top --js\tsome-d\t", ["top", "--json", "some-directory"]),
-        ("demo --pl\t--work\t2", ["demo", "--plain", "--workers", "2"]),
-        ("run --outp\tsome-f\t--exp\t1h", ["run", "--output", "some-file", "--expire", "1h"]),
-    ],
+#: Lines with tab keys, and the arguments that the command gets.
+LINES = (
+    ("hist\tsome-f\t", ["history", "some-file"]),
+    ("origin --old\t1h pr\turl", ["origin", "--older-than", "1h", "prune", "url"]),
+    ("top --js\tsome-d\t", ["top", "--json", "some-directory"]),
+    ("demo --pl\t--work\t2", ["demo", "--plain", "--workers", "2"]),
+    ("run --outp\tsome-f\t--exp\t1h", ["run", "--output", "some-file", "--expire", "1h"]),
 )
-def test_the_shells_complete_commands_options_choices_and_paths(
-    shell: Shell, typed: str, arguments: list[str]
-) -> None:
-    # Some shells leave the slash behind a directory, and some take it away at the end of the line.
-    assert [each.rstrip("/") for each in shell.arguments(f"dogpile-fs {typed}")] == arguments
+
+
+def test_the_shells_complete_commands_options_choices_and_paths(shell: Shell) -> None:
+    for typed, arguments in LINES:
+        # Some shells leave the slash behind a directory, and some take it away at the end of the line.
+        assert [each.rstrip("/") for each in shell.arguments(f"dogpile-fs {typed}")] == arguments
 
 
 @pytest.mark.parametrize("name", SHELLS)
