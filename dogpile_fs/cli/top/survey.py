@@ -68,7 +68,8 @@ class Survey:
 
     def findings(self) -> list[Finding]:
         """Return what there is now. An entry that cannot be looked at is among them, and hides no other."""
-        return [*self._findings()]
+        here = f"{os.curdir}{os.sep}"
+        return [finding._replace(path=finding.path.removeprefix(here)) for finding in self._findings()]
 
     def _findings(self) -> Iterator[Finding]:
         pending = [self.directory]
@@ -130,7 +131,6 @@ class Survey:
 
 def _found(entry: os.DirEntry[str]) -> Finding:
     path = os.path.join(os.path.dirname(entry.path), entry.name.removesuffix(SIDECAR_SUFFIX))
-    path = path.removeprefix(f"{os.curdir}{os.sep}")
     try:
         if not entry.is_file(follow_symlinks=False):
             # To ask for its status would remove it, as what another user has put in a sidecar's place.

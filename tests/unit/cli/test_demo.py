@@ -621,6 +621,7 @@ needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/cwd"), reason="lo
 
 
 def test_a_whole_demo_as_a_log_and_a_picture(cli: Cli, own_tmpdir: Path) -> None:
+    cli.environment["FORCE_COLOR"] = "1"  # --plain comes first
     demo = cli.run("demo", "--plain", "--svg", "picture.svg", encoding="utf-8")
     log = demo.stdout
     assert demo.stderr == ""
