@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from time import monotonic
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from ... import Dogpile, Status
 from ..._datafile import at_path
 from ..._dogpile.key_pattern import KeyPattern, patterns_in
 from ..._dogpile.process_scope import ProcessScope
-from ..._layout import HIDDEN_DIRECTORY, SIDECAR_SUFFIX, is_hidden_directory
+from ..._layout import HIDDEN_DIRECTORY, LOCK_SUFFIX, SIDECAR_SUFFIX, is_hidden_directory
 from ..._sidecar.key_records import KeyRecords
 from ..._sidecar.record import DAMAGED
 from ...errors import DogpileError
@@ -28,6 +29,10 @@ __all__ = ["Finding", "Survey"]
 _ELSEWHERE = re.compile(r"-[0-9a-f]{16}$")
 #: The least part of the time that is not spent on counting keys, in counts: a file of 100,000 keys takes a while.
 _REST = 20.0
+
+
+#: The permission bits that each coordination file has.
+_OWNERS = stat.S_IRUSR | stat.S_IWUSR
 
 
 class Finding(NamedTuple):
@@ -132,9 +137,9 @@ class Survey:
 def _found(entry: os.DirEntry[str]) -> Finding:
     path = os.path.join(os.path.dirname(entry.path), entry.name.removesuffix(SIDECAR_SUFFIX))
     try:
-        if not entry.is_file(follow_symlinks=False):
-            # To ask for its status would remove it, as what another user has put in a sidecar's place.
-            return Finding(path, complaint=f"{entry.name!r} is no regular file")
+        for suffix in (SIDECAR_SUFFIX, LOCK_SUFFIX):
+            if complaint := _obstacle(path + suffix):
+                return Finding(path, complaint=complaint)
         dogpile = _dogpile_at(path)
         status = dogpile.status()
         if not status.generation and status.invalidated and _is_damaged(dogpile):
@@ -142,6 +147,23 @@ def _found(entry: os.DirEntry[str]) -> Finding:
         return Finding(path, status, at_path.size_at(path))
     except (DogpileError, OSError) as error:
         return Finding(path, complaint=message_of(error))
+
+
+def _obstacle(path: str) -> str:
+    """Return why the coordination file at *path* cannot be opened; an empty string if nothing is known of it.
+
+    To ask for the status would repair it: remove what is no regular file, and restore its owner's permission.
+    """
+    try:
+        st = os.lstat(path)
+    except FileNotFoundError:
+        return ""
+    name = os.path.basename(path)
+    if not stat.S_ISREG(st.st_mode):
+        return f"{name!r} is no regular file"
+    if st.st_uid == os.geteuid() and st.st_mode & _OWNERS != _OWNERS:
+        return f"{name!r} has lost its owner's permission to read and write"
+    return ""
 
 
 def _is_damaged(dogpile: Dogpile) -> bool:

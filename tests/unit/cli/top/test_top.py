@@ -38,12 +38,12 @@ def terminals() -> Iterator[list[Terminal]]:
 
 
 def everything_in(directory: Path) -> dict[str, tuple[int, int, int]]:
-    """Return inode, size and time of change of all that is below *directory*."""
+    """Return the inode and the times of change of all that is below *directory*."""
     found = {}
     for place, directories, files in os.walk(directory):
         for name in (*directories, *files):
             st = os.lstat(os.path.join(place, name))
-            found[os.path.join(place, name)] = (st.st_ino, st.st_size, st.st_mtime_ns)
+            found[os.path.join(place, name)] = (st.st_ino, st.st_mtime_ns, st.st_ctime_ns)
     return found
 
 
@@ -172,6 +172,11 @@ def test_what_cannot_be_read_is_shown_hides_nothing_and_stays(cli: Cli) -> None:
     (cli.directory / "nonsense.dogpile").write_text("{}\n" * 1000)
     (cli.directory / "newer.dogpile").write_bytes(b'{"dogpile_fs": 999}'.ljust(2039) + b"00000000\n")
     (cli.directory / "empty.dogpile").touch()
+    for name in ("locked-out", "no-lock"):
+        cli.make(name)
+    (cli.directory / "locked-out.dogpile").chmod(0o440)
+    (cli.directory / "no-lock.dogpile.lock").unlink()
+    os.mkfifo(cli.directory / "no-lock.dogpile.lock")
     (cli.directory / "directory.dogpile").mkdir()
     (cli.directory / "\x1b[31mname\n.dogpile").write_text("")
     (cli.directory / os.fsdecode(b"\xff.dogpile")).write_text("")
@@ -179,7 +184,7 @@ def test_what_cannot_be_read_is_shown_hides_nothing_and_stays(cli: Cli) -> None:
     shown = cli.run("top", errors="surrogateescape").stdout
     objects = {each["path"]: each for each in json.loads(cli.run("top", "--json").stdout)}
     assert everything_in(cli.directory) == before
-    assert shown.splitlines()[0] == ".: 1 fresh, 8 unreadable"
+    assert shown.splitlines()[0] == ".: 1 fresh, 10 unreadable"
     assert "\x1b" not in shown
     assert shown.count("no sound record") + shown.count("no regular file") >= 7
     assert "?[31mname?" in shown
@@ -187,8 +192,12 @@ def test_what_cannot_be_read_is_shown_hides_nothing_and_stays(cli: Cli) -> None:
     assert objects["file"]["error"] is None
     assert objects["fifo"] == {"path": "fifo", "size": None, "error": "'fifo.dogpile' is no regular file"}
     assert objects["nonsense"]["error"] == "'nonsense.dogpile' holds no sound record"
+    lost = "'locked-out.dogpile' has lost its owner's permission to read and write"
+    assert objects["locked-out"]["error"] == lost
+    assert objects["no-lock"]["error"] == "'no-lock.dogpile.lock' is no regular file"
     assert set(objects) == {
-        *("file", "fifo", "link", "to-file", "nonsense", "newer", "empty", "\x1b[31mname\n", "\udcff")
+        *("locked-out", "no-lock"),
+        *("file", "fifo", "link", "to-file", "nonsense", "newer", "empty", "\x1b[31mname\n", "\udcff"),
     }
 
 
