@@ -71,6 +71,11 @@ class Display:
         columns, lines = os.get_terminal_size(self.stream.fileno())
         return columns or 80, lines or 24
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether what is shown has another size than the terminal, or was lost by Ctrl-Z."""
+        return self._size != self.size
+
     def show(self, lines: Iterable[str]) -> None:
         """Draw *lines*, which fit into :attr:`size`, in place of what was shown before."""
         size = self.size
@@ -91,3 +96,4 @@ class Display:
         # Here the process goes on after SIGCONT.
         signal.signal(signal.SIGTSTP, self._stop)
         os.write(self.stream.fileno(), _BEGIN.encode())
+        self._size = (0, 0)

@@ -52,6 +52,8 @@ def main(arguments: Arguments) -> int:
             UNAVAILABLE,
             "top needs the package rich. Hint: python -m pip install 'dogpile_fs[top]'; top --json needs none.",
         ) from error
+    if sys.stdout is None:  # closed: as status, which then prints nothing
+        return OK
     look = table.Look.of(sys.stdout, os.environ)
     if arguments.once or not is_capable(sys.stdout):
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -63,12 +65,12 @@ def main(arguments: Arguments) -> int:
             began = monotonic()
             findings = survey.findings()
             due = monotonic() + max(_EVERY, (monotonic() - began) / _MOST)
-            shown = None
-            while not signals.received and (shown is None or monotonic() < due):
-                if shown != display.size:
-                    shown = display.size
-                    display.show(table.frame(findings, survey.directory, look, *shown))
-                signals.wait(due - monotonic())
+            is_new = True
+            while not signals.received and (is_new or monotonic() < due):
+                if is_new or display.is_outdated:
+                    display.show(table.frame(findings, survey.directory, look, *display.size))
+                    is_new = False
+                signals.wait(max(0.0, due - monotonic()))
     return die_of(signals.received[0])
 
 

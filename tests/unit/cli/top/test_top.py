@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import pytest
 
 from dogpile_fs import DataDirectory, Datafile, Datafiles
 from tests.support.cli_processes import Cli, bytecode, cli
-from tests.support.processes import wait_for
-from tests.support.terminals import Terminal, widest, without_controls
+from tests.support.processes import PATIENCE, wait_for
+from tests.support.terminals import Terminal, stopped, widest, without_controls
 
 pytest.importorskip("rich")
 
@@ -118,6 +120,32 @@ def test_a_signal_ends_it_and_restores_the_screen(
     terminal.process.send_signal(number)
     terminal.end(-number)
     assert terminal.is_restored
+
+
+def test_ctrl_z_restores_the_screen_until_it_continues(cli: Cli, terminals: list[Terminal]) -> None:
+    cli.make()
+    terminal = Terminal(cli, "top", job=True)
+    terminals.append(terminal)
+    pid = terminal.process.pid
+    terminal.read_until("fresh.*4 B")
+    os.killpg(pid, signal.SIGTSTP)
+    wait_for(lambda: stopped(pid), "top to be stopped")
+    terminal.read_until("\x1b\\[\\?1049l")
+    assert terminal.is_restored
+    os.killpg(pid, signal.SIGCONT)
+    terminal.read_until("\x1b\\[\\?1049h.*fresh.*4 B")
+    os.kill(pid, signal.SIGINT)
+    terminal.end(-signal.SIGINT)
+    assert terminal.is_restored
+
+
+def test_nothing_is_printed_where_standard_output_is_closed(cli: Cli) -> None:
+    cli.make()
+    script = f"exec {shlex.join(cli.command('top'))} >&-"
+    ended = subprocess.run(
+        ["sh", "-c", script], cwd=cli.directory, env=cli.environment, stderr=subprocess.PIPE, timeout=PATIENCE
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_a_datafile_that_is_removed_or_added_meanwhile_is_seen(cli: Cli, terminals: list[Terminal]) -> None:
