@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from ._datafile.at_path import dogpile_at
+from ._datafile.at_path import dogpile_at, size_at
 from ._datafile.resource import Resource
 from ._dogpile.dogpile import Dogpile
 from ._dogpile.status import Status
@@ -163,7 +162,7 @@ class Collector:
         try:
             if isinstance(resource, str | os.PathLike):
                 resource = dogpile_at(path, self._directory)
-            series = _series_of(label, resource.status(), _size_at(path))
+            series = _series_of(label, resource.status(), size_at(path))
         except (DogpileError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)  # of ours, a whole sentence
             if self._complaints.get(path) != reason:
@@ -182,15 +181,6 @@ def _path_of(resource: Watched) -> str:
             raise TypeError("a Dogpile without a path has no metrics: only this process knows of it")
         return resource.path
     return absolute(resource)
-
-
-def _size_at(path: str) -> int | None:
-    """Return the bytes of the regular file at *path*; ``None`` if there is none, or it cannot be looked at."""
-    try:
-        st = os.stat(path)
-    except OSError:
-        return None
-    return st.st_size if stat.S_ISREG(st.st_mode) else None
 
 
 def _escaped(value: str) -> str:

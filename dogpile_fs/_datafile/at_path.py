@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 
 from .._dogpile.dogpile import Dogpile
@@ -10,7 +11,7 @@ from .._layout import KIND_DIRECTORY, TEMP_PREFIX, temp_affixes
 from ..errors import PathError, as_error
 from .names import names_in
 
-__all__ = ["dogpile_at", "exists", "has_versions", "is_directory"]
+__all__ = ["dogpile_at", "exists", "has_versions", "is_directory", "size_at"]
 
 
 def dogpile_at(path: str, directory: str | os.PathLike[str] | None = None) -> Dogpile:
@@ -61,3 +62,12 @@ def has_versions(path: str) -> bool:
     with suppress(OSError):
         return bool(names_in(os.path.dirname(path) or os.curdir, begin))
     return False
+
+
+def size_at(path: str) -> int | None:
+    """Return the bytes of the regular file at *path*; ``None`` if there is none, or it cannot be looked at."""
+    try:
+        st = os.stat(path)
+    except OSError:
+        return None
+    return st.st_size if stat.S_ISREG(st.st_mode) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ from . import exits
 from .durations import parse, parse_or_never
 from .options import DIRECTORY, HINT, KILL_AFTER, RUN_OPTIONS, Option, Settings, split_at_command
 
-__all__ = ["Arguments", "parsed"]
+__all__ = ["Arguments", "parsed", "whole_parser"]
 
 _RUN_USAGE = "%(prog)s --expire DURATION --output FILE [OPTION...] -- COMMAND [ARG...]"
 
@@ -44,6 +45,10 @@ _OTHERS = f"Exit status: 0 done;\n{_STATUSES}"
 _ASKING = f"{_DURATIONS}Exit status: 0 all are fresh; 1 one is stale; 2 one is expired or missing;\n{_STATUSES}"
 
 
+#: The shells that ``completion`` knows.
+SHELLS = ("bash", "zsh", "fish")
+
+
 class Arguments(argparse.Namespace):
     """The options of a command other than ``run``; *expire* is there only if it was given."""
 
@@ -52,6 +57,7 @@ class Arguments(argparse.Namespace):
     directory: str | None
     expire: float | None
     action: str
+    below: str
     count: int | None
     fresh: bool
     hard: bool
@@ -59,12 +65,14 @@ class Arguments(argparse.Namespace):
     json: bool
     kill_after: float
     older_than: float | None
+    once: bool
     origin: str | None
     output: str | None
     path: str
     paths: list[str]
     readers: bool
     ready_file: str | None
+    shell: str
     timeout: float | None
     url: str
 
@@ -94,6 +102,15 @@ def parsed(words: Sequence[str]) -> Settings | Arguments | None:
         return parser.parse_args(words, namespace=Arguments())
     except SystemExit:
         return None
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands with all their options, for what is made from it."""
+    from .demo import add_arguments
+
+    parser, commands = _grammar()
+    add_arguments(commands["demo"])
+    return parser
 
 
 def _run_settings(parser: _Parser, words: list[str]) -> Settings:
@@ -197,6 +214,7 @@ def _grammar() -> tuple[_Parser, dict[str, _Parser]]:
         Option("--fresh", None, "", "until it is fresh; a stale one does not do"),
         _EXPIRE,
         Option("--timeout", parse, "DURATION", "give up after so long, with exit status 75"),
+        Option("--json", None, "", "print what is known of it then, as an object; times in seconds"),
         paths="path",
         epilog=_DURATIONS + _OTHERS,
     )
@@ -251,8 +269,20 @@ def _grammar() -> tuple[_Parser, dict[str, _Parser]]:
         "host creates; prune: remove blobs that no recent version has",
     )
     origin.add_argument("url", metavar="URL", help="s3://bucket/name, redis://host:port/db/name, a directory, ...")
-    _add(origin, Option("--json", None, "", "of status: as an object; times in seconds"))
+    _add(origin, Option("--json", None, "", "as an object; times in seconds"))
     _add(origin, Option("--older-than", parse, "DURATION", "of prune: blobs stored so long ago (default: 1h)"))
+    command(
+        "top",
+        "show all datafiles below a directory, live: ages, creations, failures, sizes",
+        Option("--once", None, "", "print the list once; so it is without a terminal"),
+        Option("--json", None, "", "print it once, as a list of objects; times in seconds"),
+        epilog=_OTHERS,
+    )
+    commands["top"].add_argument(
+        "below", metavar="DIR", nargs="?", default=os.curdir, help="the directory (default: this one)"
+    )
+    command("completion", "print what a shell needs to complete command lines", epilog=_OTHERS)
+    commands["completion"].add_argument("shell", choices=SHELLS, metavar="|".join(SHELLS), help="the shell")
     command("demo", "show eight processes that share a file, live in this terminal")
     return parser, commands
 

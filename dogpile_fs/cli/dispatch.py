@@ -92,11 +92,16 @@ def _main_of(command: str) -> Callable[[Arguments], int]:
     """Return the function that does *command*."""
     # By plain imports: PyInstaller puts no other modules into a program.
     if command == "demo":
-        from .demo import main
+        from .demo import main as demo
 
-        return main
+        return demo
+    if command == "top":
+        from .top import main as top
+
+        return top
     from .commands import (
         cancel,
+        completion,
         follow,
         history,
         invalidate,
@@ -111,6 +116,7 @@ def _main_of(command: str) -> Callable[[Arguments], int]:
 
     return {
         "cancel": cancel.main,
+        "completion": completion.main,
         "follow": follow.main,
         "history": history.main,
         "invalidate": invalidate.main,

@@ -67,13 +67,15 @@ LINES: dict[str, list[tuple[str, ...]]] = {
         ("origin", "status", "--json", "origin"),
     ],
     "follow": [("follow", "file")],
+    "top": [("top", "--once"), ("top", "--json")],
+    "completion": [("completion", "bash")],
     "demo": [("demo", "--plain", "--seconds", "4", "--workers", "2")],
 }
 
 
-#: The exit statuses of others: no creation runs; the file has no origin; on a loaded machine the demo may take
-#: too long.
-ENDS = {"cancel": (66,), "demo": (0, 1), "follow": (64,)}
+#: The exit statuses of others: no creation runs; the package of an extra is not there; on a loaded machine the
+#: demo may take too long; the file has no origin.
+ENDS = {"cancel": (66,), "completion": (0, 69), "demo": (0, 1), "follow": (64,), "top": (0, 69)}
 
 
 def test_each_command_is_tried() -> None:

@@ -41,26 +41,31 @@ def main(arguments: Arguments) -> int:
         raise Exit(USAGE, str(error)) from error
     try:
         if arguments.action == "check":
-            return _check(origin)
+            return _check(origin, as_json=arguments.json)
         if arguments.action == "status":
             return _status(origin, as_json=arguments.json)
-        return _prune(origin, _GRACE if arguments.older_than is None else arguments.older_than)
+        older_than = _GRACE if arguments.older_than is None else arguments.older_than
+        return _prune(origin, older_than, as_json=arguments.json)
     except Down as error:
         raise OriginError(origin.url, f"the origin {origin.url!r} does not answer: {error}") from error
 
 
-def _check(origin: Origin) -> int:
+def _check(origin: Origin, *, as_json: bool) -> int:
     engine = origin._engine()
     engine.now()  # connects
     refuse_unfit(origin)
-    print("fit: conditional writes are kept, also of several clients at the same moment")
     times = []
     for _ in range(_QUESTIONS):
         began = time.monotonic()
         engine.read()
         times.append(time.monotonic() - began)
-    print(f"a question takes {format_seconds(sorted(times)[_QUESTIONS // 2])}")
+    question = sorted(times)[_QUESTIONS // 2]
     skew = engine.now() - time.time()
+    if as_json:
+        print(json.dumps({"fit": True, "question": question, "clock_ahead": skew}))
+        return OK
+    print("fit: conditional writes are kept, also of several clients at the same moment")
+    print(f"a question takes {format_seconds(question)}")
     told = "no more than that" if abs(skew) < _SKEW else "ages go by the origin's clock"
     print(f"its clock is {format_seconds(abs(skew))} {'ahead of' if skew > 0 else 'behind'} this host's: {told}")
     return OK
@@ -125,11 +130,11 @@ def _facts(head: Head, now: float) -> dict[str, Any]:
     }
 
 
-def _prune(origin: Origin, older_than: float) -> int:
+def _prune(origin: Origin, older_than: float, *, as_json: bool) -> int:
     engine = origin._engine()
     head = _head(engine, origin)
     if head is None:
         raise Exit(MISSING, f"{origin.url} has no head, so that it is not known which blobs are needed")
     count = collected(engine, head, older_than)
-    print(f"{count} blob{'' if count == 1 else 's'} removed")
+    print(json.dumps({"removed": count}) if as_json else f"{count} blob{'' if count == 1 else 's'} removed")
     return OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 from ... import Status
 from ...errors import DogpileError
@@ -14,7 +15,7 @@ from ..output import now_told, printable_name, process_name, say
 from . import check
 from .lookup import dogpile_at
 
-__all__ = ["main"]
+__all__ = ["as_object", "is_expiry_known", "main"]
 
 _HEADS = ("PATH", "STATE", "AGE", "EXPIRES IN", "GENERATION", "COST", "BY", "NOW")
 _EXITS = {"fresh": OK, "stale": STALE, "expired": MISSING, "missing": MISSING}
@@ -33,14 +34,10 @@ def main(arguments: Arguments) -> int:
             say(message_of(error))
             worst = max(worst, status_of(error))
             continue
-        known.append((path, status, "expire" in arguments or _is_expiry_known(status)))
+        known.append((path, status, "expire" in arguments or is_expiry_known(status)))
         worst = max(worst, _EXITS[status.state])
     if arguments.json:
-        objects = [
-            {"path": path, **dataclasses.asdict(status), "expiry_known": expiry_known}
-            for path, status, expiry_known in known
-        ]
-        print(json.dumps(objects, indent=2))
+        print(json.dumps([as_object(*each) for each in known], indent=2))
     elif known:
         rows = [_HEADS, *(_row(*each) for each in known)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -49,7 +46,12 @@ def main(arguments: Arguments) -> int:
     return worst
 
 
-def _is_expiry_known(status: Status) -> bool:
+def as_object(path: str, status: Status, expiry_known: bool) -> dict[str, Any]:
+    """Return what ``--json`` says of the resource at *path*."""
+    return {"path": path, **dataclasses.asdict(status), "expiry_known": expiry_known}
+
+
+def is_expiry_known(status: Status) -> bool:
     """Return whether a creator has said when the version expires; else the next one may find it stale.
 
     A creator says so when it begins and when it ends. A version that was only stamped has cost nothing.

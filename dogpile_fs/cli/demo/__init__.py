@@ -21,11 +21,11 @@ from ..._layout import HIDDEN_DIRECTORY, TEMP_PREFIX
 from ..child.signals import Signals, die_of
 from ..exits import CANTCREAT, NOPERM, USAGE, Exit
 from ..output import printable_name
+from ..terminal import Display, can_encode, is_capable, wants_colours
 from . import frame
-from .frame import ASCII, MONOCHROME, UNICODE, Glyphs, paint
+from .frame import ASCII, UNICODE, Glyphs, paint
 from .story import sentence
 from .svg import svg
-from .terminal import Display, is_capable
 from .timeline import Event, Timeline
 from .verdict import faults, summary, totals
 from .workers import Crew, Plan
@@ -93,7 +93,11 @@ def main(arguments: argparse.Namespace) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     plan = Plan(arguments.workers, arguments.seconds)
     timeline = Timeline(plan.workers, plan.expiretime, backoff=plan.backoff)
-    stage = (_Plain if arguments.plain or not is_capable(sys.stdout) else _Live)(plan, timeline, sys.stdout)
+    colours = frame.MONOCHROME
+    if not arguments.plain and wants_colours(sys.stdout, os.environ):
+        colours = frame.palette(os.environ)
+    kind = _Plain if arguments.plain or not is_capable(sys.stdout) else _Live
+    stage = kind(plan, timeline, sys.stdout, colours)
     with Signals() as signals:
         broken = _run(plan, timeline, stage, signals)
     if signals.received:
@@ -141,24 +145,19 @@ def _headlines(plan: Plan) -> tuple[str, str]:
 
 def _glyphs(stream: TextIO) -> Glyphs:
     """Return the glyphs that *stream* can encode."""
-    try:
-        "".join([*UNICODE.states.values(), *UNICODE.datafile.values(), UNICODE.border]).encode(
-            stream.encoding or "ascii"
-        )
-    except UnicodeEncodeError:
-        return ASCII
-    return UNICODE
+    every = "".join([*UNICODE.states.values(), *UNICODE.datafile.values(), UNICODE.border])
+    return UNICODE if can_encode(stream, every) else ASCII
 
 
 class _Plain:
     """The demo in a log: a line per event, and the timeline at the end."""
 
-    def __init__(self, plan: Plan, timeline: Timeline, stream: TextIO) -> None:
+    def __init__(self, plan: Plan, timeline: Timeline, stream: TextIO, colours: frame.Palette) -> None:
         self.plan = plan
         self.timeline = timeline
         self.stream = stream
         self.glyphs = _glyphs(stream)
-        self.colours = MONOCHROME
+        self.colours = colours
 
     def open(self, stack: ExitStack) -> None:
         """Show the beginning; *stack* gets what is to be done at the end."""
@@ -199,7 +198,6 @@ class _Live(_Plain):
     """The demo in a terminal: a picture that grows; the whole of it stays, with the totals."""
 
     def open(self, stack: ExitStack) -> None:
-        self.colours = frame.palette(os.environ)
         self.display = stack.enter_context(Display(self.stream))
         self.show(0.0)
 

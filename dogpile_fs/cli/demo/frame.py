@@ -113,8 +113,6 @@ MONOCHROME: Final[Palette] = {}
 
 def palette(environment: Mapping[str, str]) -> Palette:
     """Return the colours for the terminal that *environment* describes."""
-    if environment.get("NO_COLOR"):  # https://no-color.org
-        return MONOCHROME
     return _256 if "256color" in environment.get("TERM", "") or environment.get("COLORTERM") else _16
 
 

@@ -21,6 +21,8 @@ OTHERS = [
     "touch",
     "rollback",
     "watch",
+    "top",
+    "completion",
 ]
 
 
@@ -97,7 +99,7 @@ def test_a_wrong_usage_is_reported_even_if_the_file_is_fresh(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "status", "invalidate", "cancel", "history", "wait", "metrics", "touch", "rollback", "watch", "demo"],
+    ["run", *OTHERS, "demo"],
 )
 def test_every_command_has_a_help_text_and_is_named_in_the_general_one(cli: Cli, command: str) -> None:
     own = cli.run(command, "--help").stdout
@@ -112,9 +114,7 @@ def test_the_help_of_run_names_durations_exit_statuses_and_how_command_finds_its
         assert part in text
 
 
-@pytest.mark.parametrize(
-    "command", ["status", "invalidate", "cancel", "history", "wait", "metrics", "touch", "rollback", "watch"]
-)
+@pytest.mark.parametrize("command", OTHERS)
 def test_the_help_of_the_other_commands_names_durations_and_exit_statuses(cli: Cli, command: str) -> None:
     text = cli.run(command, "--help").stdout
     for part in ("Exit status: 0 ", "66 nothing at PATH", "77 not permitted"):
@@ -124,7 +124,7 @@ def test_the_help_of_the_other_commands_names_durations_and_exit_statuses(cli: C
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "status", "invalidate", "cancel", "history", "wait", "metrics", "touch", "rollback", "watch", "demo"],
+    ["run", *OTHERS, "demo"],
 )
 def test_no_help_text_is_wider_than_a_page(cli: Cli, command: str) -> None:
     text = cli.run(command, "--help", env={**cli.environment, "COLUMNS": "100"}).stdout

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -35,12 +31,13 @@ from dogpile_fs.cli.demo.frame import (
 )
 from dogpile_fs.cli.demo.story import sentence
 from dogpile_fs.cli.demo.svg import svg
-from dogpile_fs.cli.demo.terminal import Display
 from dogpile_fs.cli.demo.timeline import BACKGROUND, Event, Outcome, Span, Timeline, What, ticks
 from dogpile_fs.cli.demo.verdict import faults, summary, totals
+from dogpile_fs.cli.terminal import Display
 from tests.support.cli_processes import Cli, bytecode, cli, logger_as_before
 from tests.support.places import files_in
 from tests.support.processes import PATIENCE, ended_well, in_child, wait_for
+from tests.support.terminals import Terminal, stopped, widest, without_controls
 
 __all__ = ["bytecode", "cli", "logger_as_before"]  # fixtures
 
@@ -327,11 +324,6 @@ def test_colours_are_added_to_the_same_text() -> None:
     assert palette({"TERM": "xterm"}) not in (palette({"COLORTERM": "truecolor"}), MONOCHROME)
 
 
-def test_no_color_turns_colours_off_unless_it_is_empty() -> None:
-    assert palette({"TERM": "xterm-256color", "NO_COLOR": "1"}) == MONOCHROME
-    assert palette({"TERM": "xterm-256color", "NO_COLOR": ""}) != MONOCHROME
-
-
 def test_totals_and_sentences_are_wrapped() -> None:
     lines = text(table([("reads", "one two three four five"), ("torn", "0")], 20))
     assert lines == ["reads  one two three", "       four five", "torn   0"]
@@ -603,7 +595,7 @@ def own_tmpdir(cli: Cli, tmp_path: Path) -> Path:
     directory = tmp_path / "tmp"
     directory.mkdir()
     cli.environment.update(TMPDIR=str(directory), PYTHONUTF8="1")
-    for variable in ("NO_COLOR", "COLUMNS", "LINES"):
+    for variable in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
         cli.environment.pop(variable, None)
     return directory
 
@@ -629,6 +621,7 @@ needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/cwd"), reason="lo
 
 
 def test_a_whole_demo_as_a_log_and_a_picture(cli: Cli, own_tmpdir: Path) -> None:
+    cli.environment["FORCE_COLOR"] = "1"  # --plain comes first
     demo = cli.run("demo", "--plain", "--svg", "picture.svg", encoding="utf-8")
     log = demo.stdout
     assert demo.stderr == ""
@@ -804,84 +797,6 @@ def test_workers_of_a_killed_demo_end_by_themselves(cli: Cli, own_tmpdir: Path) 
 # In a terminal.
 
 
-def _control() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Terminal:
-    """A pseudo terminal with a demo inside, and all that the demo has sent.
-
-    The demo is alone in its session, which the terminal controls; as a *job* it is in a group of its own in the
-    tests' session, as a shell would start it.
-    """
-
-    def __init__(
-        self,
-        cli: Cli,
-        *words: str,
-        columns: int = 80,
-        lines: int = 24,
-        term: str = "xterm-256color",
-        job: bool = False,
-    ) -> None:
-        self.master, slave = os.openpty()
-        self.resize(columns, lines)
-        self.sent = b""
-        self.process = cli.start(
-            "demo",
-            *words,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={**cli.environment, "TERM": term},
-            **({"process_group": 0} if job else {"start_new_session": True, "preexec_fn": _control}),
-        )
-        os.close(slave)
-
-    def resize(self, columns: int, lines: int) -> None:
-        termios.tcsetwinsize(self.master, (lines, columns))
-
-    def type(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-    def read_until(self, condition: str | None = None) -> str:
-        """Read until *condition*, a regular expression, or the end; return what came since the call."""
-        begin = len(self.sent)
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            if condition and re.search(condition, self.since(begin), re.DOTALL):
-                return self.since(begin)
-            if not select.select([self.master], [], [], 1)[0]:
-                continue
-            try:
-                received = os.read(self.master, 65536)
-            except OSError:  # EIO: no process has the other end open
-                received = b""
-            if not received:
-                assert condition is None, f"ended before {condition!r}: {self.since(begin)[-3000:]}"
-                return self.since(begin)
-            self.sent += received
-        raise AssertionError(f"timed out waiting for {condition!r}: {self.since(begin)[-3000:]}")
-
-    def since(self, begin: int = 0) -> str:
-        return self.sent[begin:].decode(errors="replace")
-
-    def end(self, status: int) -> str:
-        """Wait for the demo's end; return what it sent since its display was closed."""
-        self.read_until()
-        assert self.process.wait(PATIENCE) == status, self.since()
-        return self.since().rpartition("\x1b[?1049l")[2]
-
-    @property
-    def is_restored(self) -> bool:
-        """Whether the cursor is shown, the screen is the first one, and no colour is on."""
-        sent = self.since()
-        return all(
-            sent.rfind(on) < sent.rfind(off)
-            for on, off in (("\x1b[?25l", "\x1b[?25h"), ("\x1b[?1049h", "\x1b[?1049l"))
-        ) and re.findall(r"\x1b\[[0-9;]*m", sent)[-1:] in ([], ["\x1b[0m"])
-
-
 @pytest.fixture
 def terminals(cli: Cli, own_tmpdir: Path) -> Iterator[list[Terminal]]:
     terminals: list[Terminal] = []
@@ -891,22 +806,8 @@ def terminals(cli: Cli, own_tmpdir: Path) -> Iterator[list[Terminal]]:
         os.close(terminal.master)
 
 
-def stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
-def without_controls(sent: str) -> str:
-    return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", sent)
-
-
-def widest(sent: str) -> int:
-    """Return the length of the longest line in any frame of *sent*."""
-    frames = sent.split("\x1b[H")
-    return max(len(line) for frame in frames for line in re.split(r"[\r\n]+", without_controls(frame)))
-
-
 def test_in_a_terminal_the_demo_is_live_fits_and_restores_the_screen(cli: Cli, terminals: list[Terminal]) -> None:
-    terminal = Terminal(cli, "--seconds", "6", columns=90)
+    terminal = Terminal(cli, "demo", "--seconds", "6", columns=90)
     terminals.append(terminal)
     wide = terminal.read_until(r"1\.\d s   reads ")
     assert widest(wide) <= 90
@@ -928,7 +829,7 @@ def test_in_a_terminal_the_demo_is_live_fits_and_restores_the_screen(cli: Cli, t
 def test_ctrl_c_ends_the_demo_and_restores_the_screen(
     cli: Cli, terminals: list[Terminal], own_tmpdir: Path
 ) -> None:
-    terminal = Terminal(cli)
+    terminal = Terminal(cli, "demo")
     terminals.append(terminal)
     terminal.read_until(r"0\.\d s   reads ")
     wait_for_workers(cli)
@@ -941,7 +842,7 @@ def test_ctrl_c_ends_the_demo_and_restores_the_screen(
 
 @needs_proc
 def test_ctrl_z_restores_the_screen_until_the_demo_continues(cli: Cli, terminals: list[Terminal]) -> None:
-    terminal = Terminal(cli, "--seconds", "20", job=True)
+    terminal = Terminal(cli, "demo", "--seconds", "20", job=True)
     terminals.append(terminal)
     pid = terminal.process.pid
     terminal.read_until(r"0\.\d s   reads ")
@@ -959,7 +860,7 @@ def test_ctrl_z_restores_the_screen_until_the_demo_continues(cli: Cli, terminals
 
 def test_no_color_leaves_colours_out_of_the_live_demo(cli: Cli, terminals: list[Terminal]) -> None:
     cli.environment["NO_COLOR"] = "1"
-    terminal = Terminal(cli)
+    terminal = Terminal(cli, "demo")
     terminals.append(terminal)
     sent = terminal.read_until(r"0\.\d s   reads ")
     assert re.findall(r"\x1b\[[0-9;]*m", sent) == []
@@ -968,7 +869,7 @@ def test_no_color_leaves_colours_out_of_the_live_demo(cli: Cli, terminals: list[
 
 
 def test_a_dumb_terminal_is_sent_no_control_codes(cli: Cli, terminals: list[Terminal]) -> None:
-    terminal = Terminal(cli, term="dumb")
+    terminal = Terminal(cli, "demo", term="dumb")
     terminals.append(terminal)
     assert "\x1b" not in terminal.read_until("version 1 is in place")
     terminal.type(b"\x03")

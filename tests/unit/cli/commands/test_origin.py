@@ -118,6 +118,10 @@ def test_origin_check_tells_whether_it_is_fit(url: str) -> None:
     assert lines[0].startswith("fit: ")
     assert lines[1].startswith("a question takes ")
     assert "this host's" in lines[2]
+    facts = json.loads(done("origin", "check", "--json", url).stdout)
+    assert list(facts) == ["fit", "question", "clock_ahead"]
+    assert facts["fit"] is True
+    assert 0 < facts["question"] < PATIENCE
 
 
 def test_origin_check_of_what_is_not_there(tmp_path: Path) -> None:
@@ -143,6 +147,7 @@ def test_origin_prune_removes_what_no_recent_version_has(tmp_path: Path, url: st
     engine = Origin(url)._engine()
     engine.put("f" * 64, str(tmp_path / "blob"))
     assert done("origin", "prune", url).stdout == "0 blobs removed\n"
+    assert done("origin", "prune", "--json", url).stdout == '{"removed": 0}\n'
     assert done("origin", "prune", "--older-than", "0", url).stdout in ("1 blob removed\n", "0 blobs removed\n")
     wait_for(lambda: done("origin", "prune", "--older-than", "0", url).stdout == "0 blobs removed\n", "the end")
     assert len(list(engine.blobs())) == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -83,3 +84,18 @@ def test_a_damaged_sidecar_is_reported_once_during_a_wait(cli: Cli) -> None:
     lines = cli.run("wait", "--fresh", "--timeout", "1.2s", "file", status=75).stderr.splitlines()
     assert "holds no sound record" in lines[0]
     assert lines[1:] == ["dogpile-fs: 'file' was not fresh within 1.2s: no process creates it"]
+
+
+def test_json_tells_what_is_known_when_the_wait_is_over(cli: Cli) -> None:
+    cli.make()
+    known = json.loads(cli.run("wait", "--json", "file").stdout)
+    (status,) = json.loads(cli.run("status", "--json", "file").stdout)
+    assert list(known) == list(status)
+    assert (known["path"], known["state"], known["createdtime"]) == ("file", "fresh", status["createdtime"])
+    creator = cli.start_gated("--force")
+    cli.wait_for_line("started")
+    late = cli.run("wait", "--json", "--fresh", "--expire", "0", "--timeout", "0", "file", status=75)
+    assert json.loads(late.stdout)["creating_pid"] == creator.pid
+    assert "was not fresh within 0s" in late.stderr
+    cli.open_gate()
+    cli.end(creator)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import TextIO
 
-__all__ = ["Display", "is_capable"]
+__all__ = ["Display", "can_encode", "is_capable", "wants_colours"]
 
 _BEGIN = "\x1b[?1049h\x1b[?25l\x1b[2J"  # alternate screen, no cursor, nothing on it
 _END = "\x1b[0m\x1b[?25h\x1b[?1049l"
@@ -22,6 +22,26 @@ _HOME, _CLEAR, _TO_END_OF_LINE, _TO_END_OF_SCREEN = "\x1b[H", "\x1b[2J", "\x1b[K
 def is_capable(stream: TextIO) -> bool:
     """Return whether *stream* is a terminal that takes control sequences."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def wants_colours(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Return whether text on *stream* may have colours.
+
+    Only on a terminal, unless FORCE_COLOR asks for them elsewhere, as in the logs of a CI service. NO_COLOR comes
+    first: https://no-color.org, https://force-color.org.
+    """
+    if environment.get("NO_COLOR"):
+        return False
+    return bool(environment.get("FORCE_COLOR")) or is_capable(stream)
+
+
+def can_encode(stream: TextIO, text: str) -> bool:
+    """Return whether *stream* has all characters of *text*."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Display:
@@ -51,6 +71,11 @@ class Display:
         columns, lines = os.get_terminal_size(self.stream.fileno())
         return columns or 80, lines or 24
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether what is shown has another size than the terminal, or was lost by Ctrl-Z."""
+        return self._size != self.size
+
     def show(self, lines: Iterable[str]) -> None:
         """Draw *lines*, which fit into :attr:`size`, in place of what was shown before."""
         size = self.size
@@ -71,3 +96,4 @@ class Display:
         # Here the process goes on after SIGCONT.
         signal.signal(signal.SIGTSTP, self._stop)
         os.write(self.stream.fileno(), _BEGIN.encode())
+        self._size = (0, 0)
