@@ -31,6 +31,8 @@ _STOP = 4.0
 _CREATOR_RUNS = 0.1
 #: Seconds for which answers are lost, or a host is cut.
 _DISTURBED = 3.0
+#: Versions that are published while answers are lost, after these seconds.
+_MEANWHILE = 2
 _CUT = 1.0, 4.0
 #: Seconds from the begin of a creation at which it is struck: before, in and after the publication.
 _MOMENT = 0.0, 0.7
@@ -196,6 +198,8 @@ def _disturb(trial: Trial, how: str, part: float) -> None:
     for proxy in proxies:
         setattr(proxy, how, part)
     trial.rest(_DISTURBED)
+    for _ in range(_MEANWHILE):  # on a loaded machine too
+        trial.next_version()
     for proxy in proxies:
         setattr(proxy, how, 0.0)
 
