@@ -45,6 +45,7 @@ from .host_outcome import OriginBackoff
 from .host_scope import Found, HostScope, waited_in_vain
 from .interruption import is_interruption
 from .plain_call import called
+from .shared_state import NOTHING
 from .stamp import BACKING_OFF, CREATING, FENCED, FRESH, Made, Stamp
 
 if TYPE_CHECKING:
@@ -398,13 +399,20 @@ class HostElection:
         """Create if this host is elected. Returns what was done; ``None``: try again, and the reason."""
         scope, force = self.scope, wanted == "force"
         self._listen()
+        passes = wanted == "pass" and self.shared.judge(scope.read(), time()) not in NOTHING
         try:
-            with self._fetching(deadline) as (fd, news):
+            with self._fetching(deadline.within(_QUICK) if passes else deadline) as (fd, news):
                 assert fd is not None
                 found = self._catch_up(fd, news, seconds=5.0)
                 watch, record = scope.watch(fd), scope.read()
         except Down as error:
             return self._without_origin(build, str(error), wanted)
+        except LockTimeout as error:  # another process of this host fetches, or stands still
+            if not passes:
+                raise waited_in_vain(
+                    scope, deadline.timeout, f"another process of this host fetches: {error}"
+                ) from error
+            return CREATING, ""
         assert not isinstance(found, str)
         now, has_value = time(), record.has_value
         if not force and self.shared.judge(record, now) == "fresh":

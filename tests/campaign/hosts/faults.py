@@ -26,6 +26,8 @@ ALL = ("directory", "redis", "s3", "az")
 _OBJECTS = ("s3", "az")
 #: Seconds for which a creator is stopped: longer than the ttl, and than the judge lets a reader wait.
 _STOP = 4.0
+#: The same at a step at which it may hold what others of its host need: long enough for a version to expire first.
+_STOP_AT_STEP = 7.0
 #: Seconds from the begin of a creation after which its creator runs, and has not ended: its process publishes
 #: at once when it goes on.
 _CREATOR_RUNS = 0.1
@@ -107,7 +109,7 @@ def _stop_at_step(trial: Trial) -> None:
     if step.startswith("end."):
         _start_again(trial, trial.reached("creator.in", "killed"))
     worker = trial.reached(step, "stopped")
-    trial.rest(_STOP)
+    trial.rest(_STOP_AT_STEP)
     worker.popen.send_signal(signal.SIGCONT)
     trial.next_version()
 

@@ -15,9 +15,20 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import Backoff, CreationFailed, Datafile, DatafileError, LockTimeout, Origin, OriginError, Outcome
+from dogpile_fs import (
+    Backoff,
+    CreationFailed,
+    Datafile,
+    DatafileError,
+    FileMutex,
+    LockTimeout,
+    Origin,
+    OriginError,
+    Outcome,
+)
 from dogpile_fs._datafile import transfer
 from dogpile_fs._dogpile.head import Blob
+from dogpile_fs._layout import FETCH_SUFFIX
 from dogpile_fs.origin import UNCHANGED, Down, Sink
 from dogpile_fs.origin.shared_directory import SharedDirectory
 from tests.support.processes import wait_for
@@ -489,6 +500,23 @@ def test_a_host_fetches_while_its_own_creator_runs(tmp_path: Path, directory: st
     assert [kind for name, kind in told if name == "other"] == ["creating", "swapped", "created"]
     assert one.read() == other.read() == "other 1"
     assert one.report.status().generation == 2
+
+
+def test_an_elected_reader_does_not_wait_for_a_process_that_stands_still_while_it_fetches(
+    directory: str, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, "one", Origin(directory, check=CHECK), expiretime=0.2, timeout=20)
+    assert host.read() == "one 1"
+    fetching = FileMutex(str(host.path) + FETCH_SUFFIX)
+    with fetching:
+        wait_for(lambda: host.report.status().state == "stale", "the expiry")
+        began = time.monotonic()
+        assert host.read() == "one 1"
+        assert time.monotonic() - began < 5
+        with pytest.raises(LockTimeout):
+            host.report.refresh(timeout=0.1)
+        assert host.report.status().failures == 0
+    host.sees("one 2")
 
 
 def test_a_load_has_the_object_of_another_hosts_version(hosts: Hosts) -> None:
