@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dogpile_fs._sidecar.origin_watch import OriginWatch
+from tests.campaign.hosts import fleet
 from tests.campaign.hosts.fleet import Settings, run_fleet
 
 pytest.importorskip("greenlet")
@@ -35,3 +37,17 @@ def test_the_same_seed_gives_the_same_run() -> None:
     one, same, other = (run_fleet(Settings(hosts=4, workers=2, seed=seed, lifetimes=2)) for seed in (1, 1, 2))
     assert one.requests == same.requests
     assert one.requests != other.requests
+
+
+def test_the_judge_finds_hosts_that_take_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OriginWatch, "seen_for", lambda self: 1e9)
+    assert "took over from" in "\n".join(run_fleet(Settings(hosts=6, workers=2, seed=1, lifetimes=2)).violations)
+
+
+def test_the_judge_finds_a_register_that_ignores_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    swap = fleet._Client.swap
+    monkeypatch.setattr(
+        fleet._Client, "swap", lambda self, value, tag: swap(self, value, self._register.tag or None)
+    )
+    found = run_fleet(Settings(hosts=6, workers=2, seed=1, lifetimes=3)).violations
+    assert found
