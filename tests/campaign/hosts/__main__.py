@@ -7,8 +7,9 @@
     python -m tests.campaign.hosts --fleet 200
 
 Without ``--fault`` and ``--origin``, all faults strike each kind of origin in turn. A kind for which this machine
-has no server is skipped. ``--each N`` strikes with each of N seeds, from ``--seed`` on. ``--mutants`` breaks the
-library on purpose: the judge must report each mutant. ``--fleet`` simulates so many hosts, see ``fleet.py``.
+has no server is skipped. ``--each N`` strikes with each of N seeds, from ``--seed`` on, until the minutes are over
+if they are given. ``--mutants`` breaks the library on purpose: the judge must report each mutant. ``--fleet``
+simulates so many hosts, see ``fleet.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,8 @@ __all__ = ["main"]
 
 #: Trials in which a mutant must be found out.
 _TRIES = 8
+#: The exit status of a process that SIGTERM has ended.
+_TERMINATED = 128 + signal.SIGTERM
 Trial = tuple[str, str, int]
 
 
@@ -56,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fleet", type=int, metavar="HOSTS", help="simulate fleets instead, up to that large")
     parser.add_argument("--part", help=argparse.SUPPRESS)  # of a job: its number, and of how many
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that processes and namespaces go
     if options.mutants:
         return _all_caught(options.seed, options.keep)
     if options.fleet is not None:
@@ -76,7 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         number, jobs = (int(each) for each in (options.part or "0/1").split("/"))
         trials = [(*pair, options.seed + each) for each in range(options.each) for pair in pairs]
-        results = [_one(trial, options.keep) for trial in trials[number::jobs]]
+        deadline = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
+        results = []
+        for trial in trials[number::jobs]:
+            if time.monotonic() > deadline:
+                break
+            results.append(_one(trial, options.keep))
     if options.results is not None:
         options.results.write_text(json.dumps(results, indent=1) + "\n")
     if options.part is None:

@@ -83,6 +83,7 @@ class _Worker:
         log.setLevel(logging.DEBUG)
         logging.Formatter.default_msec_format = "%s.%03d"
         origin = Origin(options.url, ttl=TTL, check=CHECK)
+        origin._engine().close()  # imports its client, which takes seconds on a loaded machine
         path = options.directory / "report"
         self._expiring, self._lasting = (
             Datafile(path, expiretime, self._create, origin=origin, timeout=_PATIENCE)
