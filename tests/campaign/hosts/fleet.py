@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dogpile_fs import Datafile, DogpileError, Origin
+from dogpile_fs import Datafile, DogpileError, Event, Origin
 from dogpile_fs._dogpile.conformance import _FIT
 from dogpile_fs._dogpile.engine import Sink
 from dogpile_fs._dogpile.head import Head, decode_head
@@ -335,6 +335,7 @@ class Fleet:
             origin=origin,
             timeout=_PATIENCE,
             durable=False,
+            on_event=lambda event: self._note(process, event),
         )
 
         def work() -> None:
@@ -366,6 +367,10 @@ class Fleet:
         if before is not None and published[before[0]] > published[sha]:
             self._object(f"{process.name} has read an earlier version after a later one")
         self.last_read[process] = sha, self.simulation.now
+
+    def _note(self, process: SimulatedProcess, event: Event) -> None:
+        if event.kind == "failed":
+            self._object(f"a creation of {process.name} has failed: {event.error}")
 
     def _object(self, what: str) -> None:
         self.result.violations.append(f"at {self.simulation.now:.2f}: {what}")

@@ -25,6 +25,7 @@ import greenlet  # type: ignore[import-untyped]
 import pytest
 
 import dogpile_fs
+from dogpile_fs import LockTimeout
 from dogpile_fs._dogpile import election, heartbeat
 from dogpile_fs._locks.mutex import FileMutex
 from dogpile_fs._os.waiting import Deadline
@@ -215,7 +216,11 @@ def _have_waits_repeat(patch: pytest.MonkeyPatch, simulation: Simulation) -> Non
     def acquired(self: FileMutex, wait: bool = True, timeout: Any = ..., *, taker: Any = None) -> bool:
         bound = self.timeout if timeout is ... else timeout
         deadline = Deadline(bound if wait and bound != float("inf") else None if wait else 0.0)
-        return until(lambda: acquire(self, False, taker=taker), deadline)
+        if until(lambda: acquire(self, False, taker=taker), deadline):
+            return True
+        if wait:
+            raise LockTimeout(f"{self.path} did not come free within {bound} s")
+        return False
 
     def released(self: election.Acquisition) -> bool:
         return until(lambda: not self.scope.mutex.locked(), self.deadline)
