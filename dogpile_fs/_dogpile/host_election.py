@@ -55,8 +55,9 @@ __all__ = ["HostElection", "Publish", "Replica", "Wanted"]
 
 log = logging.getLogger("dogpile_fs")
 
-#: Seconds that a caller with a version spends at most to ask whether there is another.
-_QUICK = 0.5
+#: Seconds that a caller with a version spends at most to ask whether there is another; and a process or thread
+#: that asks on behalf of others, which may reach a slow origin thereby.
+_QUICK, _PATIENT = 0.5, 5.0
 #: Seconds of the first and the longest pause after a question without an answer, and of a caller that waits for
 #: the version of another host.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -161,7 +162,7 @@ class HostElection:
             self._listen()
             with self._fetching(None) as (fd, news):
                 if fd is not None and self.is_due(self.scope.read(), time() + ahead):
-                    self._ask(fd, news)
+                    self._ask(fd, news, _PATIENT if ahead else _QUICK)
         except DogpileError as error:  # a process that may only read leaves that to others
             pause = _AFTER_REFUSAL
             if str(error) != self._complaint:
@@ -179,7 +180,7 @@ class HostElection:
             with self._fetching(Deadline(_LONGEST_QUESTION)) as (fd, news):
                 assert fd is not None
                 if not tag or self.scope.watch(fd).tag != tag:
-                    self._ask(fd, news)
+                    self._ask(fd, news, _PATIENT)
         except DogpileError as error:
             log.debug("%s: a hint is left to the next question: %s", self.scope.name, error)
 
@@ -192,9 +193,9 @@ class HostElection:
         for record in news:
             tell(self.scope, "swapped", record)
 
-    def _ask(self, fd: int, news: list[Record]) -> None:
+    def _ask(self, fd: int, news: list[Record], seconds: float) -> None:
         try:
-            self._catch_up(fd, news, seconds=_QUICK, is_conditional=True)
+            self._catch_up(fd, news, seconds=seconds, is_conditional=True)
         except Down:
             pass  # it is on record, and logged
         except (LockFileError, SidecarError):
@@ -403,7 +404,7 @@ class HostElection:
         try:
             with self._fetching(deadline.within(_QUICK) if passes else deadline) as (fd, news):
                 assert fd is not None
-                found = self._catch_up(fd, news, seconds=5.0)
+                found = self._catch_up(fd, news, seconds=_PATIENT)
                 watch, record = scope.watch(fd), scope.read()
         except Down as error:
             return self._without_origin(build, str(error), wanted)
@@ -508,7 +509,7 @@ class HostElection:
         try:
             with self._fetching(Deadline(None)) as (fd, news):
                 assert fd is not None
-                self._catch_up(fd, news, seconds=5.0)
+                self._catch_up(fd, news, seconds=_PATIENT)
         except (Down, DogpileError) as error:
             log.warning("%s: the version of the other host is not here yet: %s", self.scope.name, error)
 
@@ -667,7 +668,7 @@ class HostElection:
         try:
             with self._fetching(Deadline(self.shared.timeout)) as (fd, news):
                 assert fd is not None
-                self._catch_up(fd, news, seconds=5.0)
+                self._catch_up(fd, news, seconds=_PATIENT)
         except Down as error:
             raise self._unreachable(str(error)) from error
 

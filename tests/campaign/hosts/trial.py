@@ -312,8 +312,11 @@ class Trial:
         process = self.wait(lambda: taken_by(self.control, step), f"process at the step {step}")
         return next(each for host in self.hosts for each in host.workers if each.process == process)
 
-    def next_version(self) -> None:
-        """Wait until another version is published."""
+    def next_version(self, patience: float = _PATIENCE) -> None:
+        """Wait until another version is published.
+
+        :raises AssertionError: if that takes longer than *patience*.
+        """
         before = self.head()
         known = None if before is None else (before.lineage, before.record.generation)
 
@@ -321,7 +324,7 @@ class Trial:
             head = self.head()
             return head is not None and head.blob is not None and (head.lineage, head.record.generation) != known
 
-        self.wait(is_there, "version")
+        self.wait(is_there, "version", patience)
 
     @contextmanager
     def harm(self, what: str, worker: Worker | None = None) -> Iterator[None]:
