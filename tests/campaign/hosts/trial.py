@@ -44,6 +44,8 @@ _PATIENCE = 60.0
 _SETTLES = 45.0
 #: Seconds for which all workers must have the same version, to have settled.
 _STILL = 1.0
+#: Seconds in which a worker ends what it reads.
+_ENDS = 10.0
 #: Seconds of the run before the fault, and after it.
 _BEFORE, _AFTER = 0.5, 1.0
 _LOOK = 0.01
@@ -240,7 +242,7 @@ class Trial:
                 os.kill(worker.popen.pid, signal.SIGCONT)
         for worker in self.workers():
             try:
-                worker.popen.wait(2)
+                worker.popen.wait(_ENDS)
             except subprocess.TimeoutExpired:
                 worker.popen.kill()
                 worker.popen.wait()
