@@ -45,6 +45,7 @@ from .host_outcome import OriginBackoff
 from .host_scope import Found, HostScope, waited_in_vain
 from .interruption import is_interruption
 from .plain_call import called
+from .shared_state import NOTHING
 from .stamp import BACKING_OFF, CREATING, FENCED, FRESH, Made, Stamp
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ __all__ = ["HostElection", "Publish", "Replica", "Wanted"]
 
 log = logging.getLogger("dogpile_fs")
 
-#: Seconds that a caller with a version spends at most to ask whether there is another.
-_QUICK = 0.5
+#: Seconds that a caller with a version spends at most to ask whether there is another; and a process or thread
+#: that asks on behalf of others, which may reach a slow origin thereby.
+_QUICK, _PATIENT = 0.5, 5.0
 #: Seconds of the first and the longest pause after a question without an answer, and of a caller that waits for
 #: the version of another host.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -160,7 +162,7 @@ class HostElection:
             self._listen()
             with self._fetching(None) as (fd, news):
                 if fd is not None and self.is_due(self.scope.read(), time() + ahead):
-                    self._ask(fd, news)
+                    self._ask(fd, news, _PATIENT if ahead else _QUICK)
         except DogpileError as error:  # a process that may only read leaves that to others
             pause = _AFTER_REFUSAL
             if str(error) != self._complaint:
@@ -178,7 +180,7 @@ class HostElection:
             with self._fetching(Deadline(_LONGEST_QUESTION)) as (fd, news):
                 assert fd is not None
                 if not tag or self.scope.watch(fd).tag != tag:
-                    self._ask(fd, news)
+                    self._ask(fd, news, _PATIENT)
         except DogpileError as error:
             log.debug("%s: a hint is left to the next question: %s", self.scope.name, error)
 
@@ -191,9 +193,9 @@ class HostElection:
         for record in news:
             tell(self.scope, "swapped", record)
 
-    def _ask(self, fd: int, news: list[Record]) -> None:
+    def _ask(self, fd: int, news: list[Record], seconds: float) -> None:
         try:
-            self._catch_up(fd, news, seconds=_QUICK, is_conditional=True)
+            self._catch_up(fd, news, seconds=seconds, is_conditional=True)
         except Down:
             pass  # it is on record, and logged
         except (LockFileError, SidecarError):
@@ -398,13 +400,20 @@ class HostElection:
         """Create if this host is elected. Returns what was done; ``None``: try again, and the reason."""
         scope, force = self.scope, wanted == "force"
         self._listen()
+        passes = wanted == "pass" and self.shared.judge(scope.read(), time()) not in NOTHING
         try:
-            with self._fetching(deadline) as (fd, news):
+            with self._fetching(deadline.within(_QUICK) if passes else deadline) as (fd, news):
                 assert fd is not None
-                found = self._catch_up(fd, news, seconds=5.0)
+                found = self._catch_up(fd, news, seconds=_PATIENT)
                 watch, record = scope.watch(fd), scope.read()
         except Down as error:
             return self._without_origin(build, str(error), wanted)
+        except LockTimeout as error:  # another process of this host fetches, or stands still
+            if not passes:
+                raise waited_in_vain(
+                    scope, deadline.timeout, f"another process of this host fetches: {error}"
+                ) from error
+            return CREATING, ""
         assert not isinstance(found, str)
         now, has_value = time(), record.has_value
         if not force and self.shared.judge(record, now) == "fresh":
@@ -500,7 +509,7 @@ class HostElection:
         try:
             with self._fetching(Deadline(None)) as (fd, news):
                 assert fd is not None
-                self._catch_up(fd, news, seconds=5.0)
+                self._catch_up(fd, news, seconds=_PATIENT)
         except (Down, DogpileError) as error:
             log.warning("%s: the version of the other host is not here yet: %s", self.scope.name, error)
 
@@ -659,7 +668,7 @@ class HostElection:
         try:
             with self._fetching(Deadline(self.shared.timeout)) as (fd, news):
                 assert fd is not None
-                self._catch_up(fd, news, seconds=5.0)
+                self._catch_up(fd, news, seconds=_PATIENT)
         except Down as error:
             raise self._unreachable(str(error)) from error
 

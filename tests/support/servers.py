@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import base64
+import hmac
 import os
 import shutil
 import signal
@@ -12,6 +14,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from email.utils import formatdate
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +22,16 @@ import pytest
 
 from tests.support.processes import wait_for
 
-__all__ = ["ENVIRONMENT", "Server", "free_port", "moto", "new_redis", "redis"]
+__all__ = [
+    "ENVIRONMENT",
+    "Server",
+    "azure_environment",
+    "azurite",
+    "free_port",
+    "moto",
+    "new_redis",
+    "redis",
+]
 
 #: With these, obstore speaks to the server that :func:`moto` has started.
 ENVIRONMENT = {
@@ -28,7 +40,10 @@ ENVIRONMENT = {
     "AWS_REGION": "us-east-1",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-
+#: The account of Azurite, whose key is public.
+_ACCOUNT = "devstoreaccount1"
+_ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_API = "2021-12-02"
 
 #: One request at a time: moto's own server looks at a condition and writes in two steps, between which another
 #: request of the same moment may come.
@@ -119,6 +134,59 @@ def _bucket_made(port: int) -> bool:
         with urllib.request.urlopen(
             urllib.request.Request(f"http://127.0.0.1:{port}/tests", method="PUT"), timeout=10
         ):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 409  # it is there
+    except OSError:
+        return False
+
+
+def azure_environment(port: int) -> dict[str, str]:
+    """Return the variables with which obstore speaks to the Azurite on *port*."""
+    return {
+        "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
+        "AZURE_STORAGE_ACCOUNT_KEY": _ACCOUNT_KEY,
+        "AZURE_STORAGE_USE_EMULATOR": "true",
+        "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{_ACCOUNT}",
+        "AZURITE_BLOB_STORAGE_URL": f"http://127.0.0.1:{port}",
+    }
+
+
+@cache
+def azurite() -> Server:
+    """Return the Azure server of this test process, which has the container ``tests``; skip the test without
+    it."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("no azurite-blob here")
+    pytest.importorskip("obstore")
+    port = free_port()
+    command = [program, "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
+    server = Server(command, port, tempfile.mkdtemp(prefix="azurite-"))
+    atexit.register(server.end)
+    wait_for(lambda: _container_made(port), "the container")
+    return server
+
+
+def _container_made(port: int) -> bool:
+    date = formatdate(usegmt=True)
+    headers = f"x-ms-date:{date}\nx-ms-version:{_API}\n"
+    resource = f"/{_ACCOUNT}/{_ACCOUNT}/tests\nrestype:container"
+    signed = "PUT" + "\n" * 12 + headers + resource
+    digest = hmac.digest(base64.b64decode(_ACCOUNT_KEY), signed.encode(), "sha256")
+    signature = base64.b64encode(digest).decode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/{_ACCOUNT}/tests?restype=container",
+        method="PUT",
+        headers={
+            "x-ms-date": date,
+            "x-ms-version": _API,
+            "Authorization": f"SharedKey {_ACCOUNT}:{signature}",
+            "Content-Length": "0",
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10):
             return True
     except urllib.error.HTTPError as error:
         return error.code == 409  # it is there

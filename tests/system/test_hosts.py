@@ -19,6 +19,7 @@ TRIALS = [
     ("directory", "kill"),
     ("redis", "cut"),
     ("directory", "lost"),
+    ("directory", "stop-for-long"),
     ("redis", "set-back"),
     ("s3", "unfit"),
 ]

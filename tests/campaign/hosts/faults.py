@@ -7,28 +7,43 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from dogpile_fs._dogpile.head import decode_head, encode_head, new_nonce
+from dogpile_fs.origin import UNCHANGED, Down, Lost
+
 from .proxy import Proxy
+from .steps import STEPS
 from .trial import ROOM, Host, Trial, Worker
 
 __all__ = ["ALL", "FAULTS", "Fault"]
 
-ALL = ("directory", "redis", "s3")
+ALL = ("directory", "redis", "s3", "az")
+_OBJECTS = ("s3", "az")
 #: Seconds for which a creator is stopped: longer than the ttl, and than the judge lets a reader wait.
 _STOP = 4.0
+#: The same at a step at which it may hold what others of its host need: long enough for a version to expire first.
+_STOP_AT_STEP = 7.0
 #: Seconds from the begin of a creation after which its creator runs, and has not ended: its process publishes
 #: at once when it goes on.
 _CREATOR_RUNS = 0.1
 #: Seconds for which answers are lost, or a host is cut.
 _DISTURBED = 3.0
+#: Versions that are published while answers are lost, after these seconds.
+_MEANWHILE = 2
+#: Seconds for which each of them is waited for.
+_LONGEST_DISTURBED = 10.0
 _CUT = 1.0, 4.0
 #: Seconds from the begin of a creation at which it is struck: before, in and after the publication.
 _MOMENT = 0.0, 0.7
+#: Steps of the protocol at which one trial kills.
+_STEPS = 3
+#: Heads in whose time a head is removed: more than twice as many as a directory keeps.
+_HEADS = 40
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,47 @@ def _kill_host(trial: Trial) -> None:
     trial.next_version()
 
 
+def _kill_steps(trial: Trial) -> None:
+    """A process is killed at a step of the protocol, and started again; then another one at the next step."""
+    for number in range(_STEPS):
+        step = STEPS[(_STEPS * trial.seed + number) % len(STEPS)]
+        if step.startswith("end."):  # it comes after a death
+            _start_again(trial, trial.reached("creator.in", "killed"))
+        _start_again(trial, trial.reached(step, "killed"))
+        trial.next_version()
+
+
+def _start_again(trial: Trial, worker: Worker) -> None:
+    worker.popen.wait()
+    host = trial.host_of(worker)
+    host.workers.remove(worker)
+    trial.add_workers(host, 1)
+
+
+def _stop_at_step(trial: Trial) -> None:
+    """A process is stopped at a step of the protocol, beyond the ttl, and goes on."""
+    step = STEPS[trial.seed % len(STEPS)]
+    if step.startswith("end."):
+        _start_again(trial, trial.reached("creator.in", "killed"))
+    worker = trial.reached(step, "stopped")
+    trial.rest(_STOP_AT_STEP)
+    worker.popen.send_signal(signal.SIGCONT)
+    trial.next_version()
+
+
+def _stop_for_long(trial: Trial) -> None:
+    """A process is stopped in the middle of a write, until its head has been written and removed by others."""
+    worker, engine = trial.reached("link.before", "stopped"), trial.engine
+    for _ in range(_HEADS):
+        with suppress(Lost, Down):
+            found = engine.read()
+            if found is not None and found != UNCHANGED:
+                engine.swap(encode_head(decode_head(found[0]), new_nonce()), found[1])
+    trial.next_version()
+    worker.popen.send_signal(signal.SIGCONT)
+    trial.next_version()
+
+
 def _killed(trial: Trial, worker: Worker) -> None:
     with trial.harm("killed", worker):
         worker.popen.kill()
@@ -89,19 +145,56 @@ def _cut(trial: Trial) -> None:
     trial.next_version()
 
 
+def _cut_before(trial: Trial) -> None:
+    """The host that creates is cut off when it is about to publish, and comes back."""
+    _cut_at(trial, "publish.before")
+
+
+def _cut_after(trial: Trial) -> None:
+    """The host that creates is cut off when it has just published, before it has its version in place."""
+    _cut_at(trial, "publish.after")
+
+
+def _cut_at(trial: Trial, step: str) -> None:
+    worker = trial.reached(step, "stopped")
+    host = trial.host_of(worker)
+    host.cut(is_silent=trial.random.random() < 0.5)
+    worker.popen.send_signal(signal.SIGCONT)
+    trial.rest(trial.random.uniform(*_CUT))
+    host.mend()
+    trial.next_version()
+
+
 def _lost(trial: Trial) -> None:
     """Writes are made, and their answers are lost."""
-    switch = trial.control / "lost"
     trial.creating()
-    switch.touch()
-    _disturb(trial, "loses", 0.5 if trial.kind == "s3" else 0.2)
-    switch.unlink()
+    with _switched_on(trial, "lost"):
+        _disturb(trial, "loses", 0.5 if trial.kind in _OBJECTS else 0.2)
 
 
 def _refused(trial: Trial) -> None:
-    """The server says 409, 412, 429 or 500, whether or not it has done what it was asked."""
+    """The server refuses writes. A bucket says 409, 412, 429 or 500, and a directory EIO, ESTALE, ENOSPC or
+    EDQUOT, whether or not they have done what they were asked; Redis says that it has no memory, then no replica.
+    """
     trial.creating()
-    _disturb(trial, "refuses", 0.5)
+    if trial.kind != "redis":
+        with _switched_on(trial, "refused"):
+            _disturb(trial, "refuses", 0.5)
+        return
+    redis = _redis(trial)
+    for name, bad, good in (("maxmemory", "1", "0"), ("min-replicas-to-write", "1", "0")):
+        redis.config_set(name, bad)
+        trial.rest(_DISTURBED / 2)
+        redis.config_set(name, good)
+        trial.next_version()
+
+
+@contextmanager
+def _switched_on(trial: Trial, name: str) -> Iterator[None]:
+    switch = trial.control / name
+    switch.touch()
+    yield
+    switch.unlink()
 
 
 def _disturb(trial: Trial, how: str, part: float) -> None:
@@ -109,6 +202,9 @@ def _disturb(trial: Trial, how: str, part: float) -> None:
     for proxy in proxies:
         setattr(proxy, how, part)
     trial.rest(_DISTURBED)
+    with suppress(AssertionError):  # on a loaded machine too; and where too much is lost, there may be none
+        for _ in range(_MEANWHILE):
+            trial.next_version(_LONGEST_DISTURBED)
     for proxy in proxies:
         setattr(proxy, how, 0.0)
 
@@ -143,9 +239,15 @@ def _wipe(trial: Trial) -> None:
 
 def _empty_bucket(trial: Trial) -> None:
     obstore: Any = import_module("obstore")
-    store = import_module("obstore.store").S3Store(
-        "tests", prefix=trial.origin.url.rpartition("/")[2], client_options={"allow_http": True}
+    stores, prefix, options = (
+        import_module("obstore.store"),
+        trial.origin.url.rpartition("/")[2],
+        {"allow_http": True},
     )
+    if trial.kind == "s3":
+        store = stores.S3Store("tests", prefix=prefix, client_options=options)
+    else:
+        store = stores.AzureStore(container_name="tests", prefix=prefix, client_options=options)
     for page in obstore.list(store):
         for meta in page:
             with suppress(FileNotFoundError):
@@ -217,7 +319,13 @@ def _spoil(trial: Trial, spoil: Callable[[str], None]) -> None:
 def _full(trial: Trial) -> None:
     """The disk of one host is full while it fetches, or its files may not grow to the size of a version."""
     host = trial.hosts[-1]
-    trial.creating(on=trial.others(host))
+    with ExitStack() as stopped:  # so that it is the other host that creates
+        for worker in host.workers:
+            stopped.enter_context(trial.harm("stopped", worker))
+            worker.popen.send_signal(signal.SIGSTOP)
+        trial.creating(on=trial.others(host))
+        for worker in host.workers:
+            worker.popen.send_signal(signal.SIGCONT)
     with _filled(host.directory / "filler") if trial.has_small_disk else _limited(host):
         trial.next_version()
         trial.rest(_DISTURBED)
@@ -249,9 +357,14 @@ FAULTS = {
     "stop": Fault(_stop),
     "kill": Fault(_kill),
     "kill-host": Fault(_kill_host),
+    "kill-steps": Fault(_kill_steps),
+    "stop-at-step": Fault(_stop_at_step),
+    "stop-for-long": Fault(_stop_for_long, ("directory",)),
     "cut": Fault(_cut),
+    "cut-before": Fault(_cut_before),
+    "cut-after": Fault(_cut_after),
     "lost": Fault(_lost),
-    "refused": Fault(_refused, ("s3",)),
+    "refused": Fault(_refused),
     "clocks": Fault(_clocks),
     "wipe": Fault(_wipe),
     "restart": Fault(_restart, ("redis",)),

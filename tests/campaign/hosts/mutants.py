@@ -109,12 +109,29 @@ def _seeding() -> None:
     HostElection._create = created  # type: ignore[method-assign]
 
 
+def _no_floor() -> None:
+    """A directory gives the number of a head that was removed once more."""
+    import os
+
+    from dogpile_fs.origin import shared_directory
+
+    def take(self: shared_directory.SharedDirectory, number: int, temporary: str) -> None:
+        try:
+            os.link(temporary, self._head(number))
+        except FileExistsError:
+            if os.stat(temporary).st_nlink != 2:
+                raise Lost("it is there") from None
+
+    shared_directory.SharedDirectory._take = take  # type: ignore[method-assign]
+
+
 _MUTANTS: dict[str, Callable[[], None]] = {
     "unconditional": _unconditional,
     "wall-clock": _wall_clock,
     "counter": _counter,
     "no-read-back": _no_read_back,
     "seeding": _seeding,
+    "no-floor": _no_floor,
 }
 #: The fault under which the mutant shows, and the kind of origin.
 FAULTS = {
@@ -123,4 +140,5 @@ FAULTS = {
     "counter": ("set-back", "redis"),
     "no-read-back": ("lost", "directory"),
     "seeding": ("wipe", "directory"),
+    "no-floor": ("stop-for-long", "directory"),
 }

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from .namespace import Namespace
+
 __all__ = ["Proxy"]
 
 _CHUNK = 1 << 16
@@ -28,7 +30,7 @@ _REFUSALS = {
 
 
 class Proxy:
-    """A port of loopback behind which a server of loopback is. Each attribute may be set at any time.
+    """A port of loopback behind which a server is. Each attribute may be set at any time.
 
     *is_cut*: nothing comes through; *is_silent*: then packets vanish, else connections are refused. *loses*: the
     part of all answers to writes that do not come back; *refuses*: the part of those to which the proxy says one
@@ -36,15 +38,30 @@ class Proxy:
     *loses* is a part of all answers.
     """
 
-    def __init__(self, port: int, *, is_http: bool, seed: int) -> None:
-        self._server, self._is_http = port, is_http
+    def __init__(
+        self,
+        port: int,
+        *,
+        is_http: bool,
+        seed: int,
+        server: str = "127.0.0.1",
+        listens: str = "127.0.0.1",
+        namespace: Namespace | None = None,
+    ) -> None:
+        """*server*: the address of the server; *listens*: of this proxy; *namespace*: where its two sides are."""
+        self._server, self._is_http = (server, port), is_http
         self._random = random.Random(seed)
         self.is_cut = self.is_silent = False
         self.loses = self.refuses = 0.0
         self._open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+
+        def listen() -> socket.socket:
+            listener = socket.create_server((listens, 0), backlog=64)
+            self._start(self._listen, listener)
+            return listener
+
+        self._listener = listen() if namespace is None else namespace.call(listen)
         self.port: int = self._listener.getsockname()[1]
-        self._start(self._listen)
 
     def close(self) -> None:
         with suppress(OSError):
@@ -74,10 +91,10 @@ class Proxy:
         thread.start()
         return thread
 
-    def _listen(self) -> None:
+    def _listen(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             self._start(self._serve, client)
@@ -89,7 +106,7 @@ class Proxy:
                 if self.is_cut and not self.is_silent:
                     return
                 self._wait_for_network()
-                with socket.create_connection(("127.0.0.1", self._server), timeout=30) as server:
+                with socket.create_connection(self._server, timeout=30) as server:
                     server.settimeout(None)
                     self._open.add(server)
                     try:

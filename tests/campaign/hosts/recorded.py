@@ -11,6 +11,7 @@ from dogpile_fs._dogpile.head import HeadDamaged, decode_head
 from dogpile_fs.origin import UNCHANGED, Down, Engine, Gone, Lost, Origin
 
 from ..history import Journal
+from .steps import Steps, kind_of_write
 
 __all__ = ["record_requests"]
 
@@ -18,20 +19,21 @@ T = TypeVar("T")
 _ANSWERS: dict[type[BaseException], str] = {Lost: "lost", Down: "down", Gone: "gone"}
 
 
-def record_requests(journal: Journal) -> None:
-    """Have all origins of this process write their requests to *journal*, but for their conformance probes."""
+def record_requests(journal: Journal, steps: Steps) -> None:
+    """Have all origins of this process write their requests to *journal*, but for their conformance probes, and
+    tell *steps* of them."""
     make: Callable[[Origin], Engine] = Origin._engine
 
     def recorded(origin: Origin) -> Engine:
         engine = make(origin)
-        return engine if "/conformance" in origin.url else _Recorded(engine, journal)
+        return engine if "/conformance" in origin.url else _Recorded(engine, journal, steps)
 
     Origin._engine = recorded  # type: ignore[assignment,method-assign]
 
 
 class _Recorded:
-    def __init__(self, engine: Engine, journal: Journal) -> None:
-        self._engine, self._journal = engine, journal
+    def __init__(self, engine: Engine, journal: Journal, steps: Steps) -> None:
+        self._engine, self._journal, self._steps = engine, journal, steps
 
     def read(self, known: str = "", *, seconds: float = 5.0) -> Any:
         def told(answer: Any) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class _Recorded:
             "swap",
             lambda: self._engine.swap(value, tag),
             lambda new: {"answer": "won", "tag": new},
+            step=kind_of_write(value),
             tag=tag,
             state=_state(value),
         )
@@ -80,8 +83,11 @@ class _Recorded:
         what: str,
         ask: Callable[[], T],
         told: Callable[[T], dict[str, Any]] = lambda answer: {},
+        step: str = "",
         **more: Any,
     ) -> T:
+        step = step or what
+        self._steps.reach(f"{step}.before")
         beats = threading.current_thread().name.startswith("dogpile_fs: heartbeat")
         op = self._journal.begin(what, beats=beats, **more)
         try:
@@ -91,6 +97,7 @@ class _Recorded:
             self._journal.note(op, "ended", answer=said, message=str(error)[:200])
             raise
         self._journal.note(op, "ended", **told(answer))
+        self._steps.reach(f"{step}.after")
         return answer
 
 

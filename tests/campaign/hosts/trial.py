@@ -22,8 +22,11 @@ from dogpile_fs.origin import UNCHANGED, Down, Engine, Origin
 from tests.support import servers
 
 from ..history import Journal, operations_in
+from . import namespace
 from .judge import violations
+from .namespace import Namespace
 from .proxy import Proxy
+from .steps import order, taken_by
 from .tale import Tale, tale_of
 from .worker import TTL
 
@@ -41,10 +44,12 @@ _PATIENCE = 60.0
 _SETTLES = 45.0
 #: Seconds for which all workers must have the same version, to have settled.
 _STILL = 1.0
+#: Seconds in which a worker ends what it reads.
+_ENDS = 10.0
 #: Seconds of the run before the fault, and after it.
 _BEFORE, _AFTER = 0.5, 1.0
 _LOOK = 0.01
-#: Seconds by which the clocks of the hosts differ where that is the fault; the origin's is in the middle.
+#: Seconds by which the clock of one host is fast, and that of the other slow, where that is the fault.
 _SKEW = 30.0
 
 
@@ -66,24 +71,35 @@ class Worker:
 
 class Host:
     """A host. *reach*: the proxy through which it reaches its server, or the symbolic link to the shared
-    directory. *clock*: seconds by which its clock is wrong.
+    directory. *clock*: seconds by which its clock is wrong. *network*: its namespace, if it has one.
     """
 
-    def __init__(self, name: str, directory: Path, reach: Proxy | Path, clock: float) -> None:
+    def __init__(
+        self, name: str, directory: Path, reach: Proxy | Path, clock: float, network: Namespace | None
+    ) -> None:
         self.name, self.directory, self.reach, self.clock = name, directory, reach, clock
+        self.network = network
         self.workers: list[Worker] = []
+        self._is_down = False
 
     def cut(self, *, is_silent: bool) -> None:
-        if isinstance(self.reach, Proxy):
-            self.reach.cut(is_silent=is_silent)
-        else:
+        """Cut it off. *is_silent*: packets vanish, else connections are refused."""
+        if not isinstance(self.reach, Proxy):
             self.reach.rename(self.reach.with_suffix(".away"))
+        elif is_silent and self.network is not None:
+            self.network.cut()
+            self._is_down = True
+        else:
+            self.reach.cut(is_silent=is_silent)
 
     def mend(self) -> None:
-        if isinstance(self.reach, Proxy):
-            self.reach.mend()
-        else:
+        if not isinstance(self.reach, Proxy):
             self.reach.with_suffix(".away").rename(self.reach)
+        elif self.network is not None and self._is_down:
+            self.network.mend()
+            self._is_down = False
+        else:
+            self.reach.mend()
 
 
 class Report:
@@ -109,17 +125,18 @@ class Trial:
     """The stage of a fault."""
 
     def __init__(self, kind: str, fault: str, seed: int, *, mutant: str, root: Path) -> None:
-        self.kind, self.root, self.random = kind, root, random.Random(seed)
+        self.kind, self.root, self.seed, self.random = kind, root, seed, random.Random(seed)
         self.control, histories = root / "control", root / "histories"
         for each in (self.control, histories, root / "mnt"):
             each.mkdir()
         self.journal = Journal(histories, "trial")
         self.mutant, self.is_careless = mutant, fault == "unfit"
         self.size = _LARGE if fault == "full" else _SIZE
-        clock = self.random.choice([-1, 1]) * _SKEW / 2 if fault == "clocks" else 0.0
+        clock = self.random.choice([-1, 1]) * _SKEW if fault == "clocks" else 0.0
         self._name, self._started = secrets.token_hex(4), Counter[str]()
         self.server = _server(kind, self.is_careless)
         self._mounted: list[Path] = []
+        self._relays: list[Proxy] = []
         self.has_small_disk = False
         self.hosts = []
         for name in HOSTS:
@@ -128,29 +145,39 @@ class Trial:
             if fault == "full" and name == HOSTS[-1]:
                 self.has_small_disk = self._mount_small_disk(directory)
             ahead = clock if name == HOSTS[0] else -clock
-            self.hosts.append(Host(name, directory, self._reach(name), ahead))
+            has_network = self.server is not None and namespace.can_be_made()
+            network = Namespace() if has_network else None
+            self.hosts.append(Host(name, directory, self._reach(name, network), ahead, network))
         self.environment = self._environment(0 if self.server is None else self.server.port)
         self._before = {name: os.environ.get(name) for name in self.environment}
         os.environ.update(self.environment)  # for the trial's own look at the origin
         self.origin = Origin(self._url(None))
         self.engine: Engine = self.origin._engine()
 
-    def _reach(self, name: str) -> Proxy | Path:
+    def _reach(self, name: str, network: Namespace | None) -> Proxy | Path:
         if self.server is None:
             link = self.root / f"{name}.mnt"
             link.symlink_to(self.root / "mnt")
             return link
-        return Proxy(self.server.port, is_http=self.kind == "s3", seed=self.random.randrange(1 << 30))
+        is_http, seed, port = self.kind in ("s3", "az"), self.random.randrange(1 << 30), self.server.port
+        if network is None:
+            return Proxy(port, is_http=is_http, seed=seed)
+        # The servers listen to loopback alone, as their clients want it of a server without TLS.
+        relay = Proxy(port, is_http=False, seed=seed, listens=network.outer)
+        self._relays.append(relay)
+        return Proxy(relay.port, is_http=is_http, seed=seed, server=network.outer, namespace=network)
 
     def _environment(self, port: int) -> dict[str, str]:
-        return {**servers.ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"} if self.kind == "s3" else {}
+        if self.kind == "s3":
+            return {**servers.ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        return servers.azure_environment(port) if self.kind == "az" else {}
 
     def _url(self, host: Host | None) -> str:
         if self.kind == "directory":
             mount = self.root / "mnt" if host is None else host.reach
             return f"{mount}/{self._name}"
-        if self.kind == "s3":
-            return f"s3://tests/{self._name}"
+        if self.kind in ("s3", "az"):
+            return f"{self.kind}://tests/{self._name}"
         assert self.server is not None
         port = self.server.port if host is None else self._port(host)
         return f"redis://127.0.0.1:{port}/0/{self._name}"
@@ -161,12 +188,17 @@ class Trial:
 
     def start(self, host: Host) -> None:
         """Start the workers of *host*."""
-        environment = {**os.environ, **(self._environment(self._port(host)) if self.kind == "s3" else {})}
         host.workers.clear()
-        for _ in range(_WORKERS):
+        self.add_workers(host, _WORKERS)
+
+    def add_workers(self, host: Host, number: int) -> None:
+        """Start so many more workers of *host*."""
+        own = {} if self.server is None else self._environment(self._port(host))
+        for _ in range(number):
             self._started[host.name] += 1
             name = f"{host.name}w{self._started[host.name]}"
-            words = [sys.executable, "-m", f"{__package__}.worker", "--name", name]
+            words = [] if host.network is None else host.network.command
+            words = [*words, sys.executable, "-m", f"{__package__}.worker", "--name", name]
             words += ["--directory", str(host.directory), "--control", str(self.control)]
             words += ["--histories", str(self.journal.directory), "--url", self._url(host)]
             words += ["--clock", str(host.clock), "--size", str(self.size), "--mutant", self.mutant]
@@ -176,7 +208,7 @@ class Trial:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=environment,
+                    env={**os.environ, **own},
                     process_group=0,
                 )
             host.workers.append(Worker(name, popen))
@@ -210,7 +242,7 @@ class Trial:
                 os.kill(worker.popen.pid, signal.SIGCONT)
         for worker in self.workers():
             try:
-                worker.popen.wait(2)
+                worker.popen.wait(_ENDS)
             except subprocess.TimeoutExpired:
                 worker.popen.kill()
                 worker.popen.wait()
@@ -218,6 +250,10 @@ class Trial:
         for host in self.hosts:
             if isinstance(host.reach, Proxy):
                 host.reach.close()
+            if host.network is not None:
+                host.network.remove()
+        for relay in self._relays:
+            relay.close()
         if self.server is not None and (self.kind == "redis" or self.is_careless):
             self.server.end()
         for each in self._mounted:
@@ -272,8 +308,17 @@ class Trial:
 
         return self.wait(found, "creation")
 
-    def next_version(self) -> None:
-        """Wait until another version is published."""
+    def reached(self, step: str, what: str) -> Worker:
+        """Wait until a worker has come to *step* of the protocol, and was ``killed`` or ``stopped`` there."""
+        order(self.control, step, what)
+        process = self.wait(lambda: taken_by(self.control, step), f"process at the step {step}")
+        return next(each for host in self.hosts for each in host.workers if each.process == process)
+
+    def next_version(self, patience: float = _PATIENCE) -> None:
+        """Wait until another version is published.
+
+        :raises AssertionError: if that takes longer than *patience*.
+        """
         before = self.head()
         known = None if before is None else (before.lineage, before.record.generation)
 
@@ -281,7 +326,7 @@ class Trial:
             head = self.head()
             return head is not None and head.blob is not None and (head.lineage, head.record.generation) != known
 
-        self.wait(is_there, "version")
+        self.wait(is_there, "version", patience)
 
     @contextmanager
     def harm(self, what: str, worker: Worker | None = None) -> Iterator[None]:
@@ -338,13 +383,15 @@ def _server(kind: str, is_careless: bool) -> servers.Server | None:
         return servers.Server(command, port, directory)
     if kind == "redis":
         return servers.new_redis()  # of its own: it is restarted, and set back
+    if kind == "az":
+        return servers.azurite()
     return servers.moto() if kind == "s3" else None
 
 
 def run_trial(kind: str, fault: str, seed: int, *, mutant: str = "", root: Path | None = None) -> Report:
     """Run one trial, and return what came of it. Its files stay only if *root* is given, or if the judge objects.
 
-    :param kind: of the origin: ``directory``, ``redis`` or ``s3``.
+    :param kind: of the origin: ``directory``, ``redis``, ``s3`` or ``az``.
     :param fault: one of :data:`.faults.FAULTS`.
     """
     from .faults import FAULTS

@@ -18,7 +18,10 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .steps import Steps
 
 __all__ = ["main"]
 
@@ -30,6 +33,9 @@ _CREATION = 0.2, 0.5
 _PAUSE = 0.02
 #: Seconds for which a reader without a replica waits.
 _PATIENCE = 20.0
+#: What a network file system says of a link whose answer was lost, and of one that it has refused.
+_LOSSES = errno.EEXIST, errno.EIO
+_REFUSALS = errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT
 
 
 def main() -> None:
@@ -39,6 +45,7 @@ def main() -> None:
     parser.add_argument("--control", type=Path, required=True, help="by which the trial speaks to its workers")
     parser.add_argument("--histories", type=Path, required=True)
     parser.add_argument("--url", required=True)
+    parser.add_argument("--expiretime", type=float, default=EXPIRETIME)
     parser.add_argument("--clock", type=float, default=0.0, help="seconds by which it is wrong")
     parser.add_argument("--size", type=int, required=True, help="bytes of a version")
     parser.add_argument("--mutant", default="")
@@ -59,14 +66,16 @@ class _Worker:
         from ..history import Journal
         from . import mutants
         from .recorded import record_requests
+        from .steps import Steps
 
         self.options, self.parent = options, os.getppid()
         self.journal = Journal(options.histories, options.name)
-        record_requests(self.journal)
+        self.steps = Steps(options.control, self.journal)
+        record_requests(self.journal, self.steps)
         if options.mutant:
             mutants.apply(options.mutant)
         if "://" not in options.url:
-            _lose_answers_of_link(options.control / "lost")
+            _disturb_links(options.control, self.steps)
         self._creation = 0
         log = logging.getLogger("dogpile_fs")
         log.addHandler(_Fences(self))
@@ -74,10 +83,11 @@ class _Worker:
         log.setLevel(logging.DEBUG)
         logging.Formatter.default_msec_format = "%s.%03d"
         origin = Origin(options.url, ttl=TTL, check=CHECK)
+        origin._engine().close()  # imports its client, which takes seconds on a loaded machine
         path = options.directory / "report"
         self._expiring, self._lasting = (
             Datafile(path, expiretime, self._create, origin=origin, timeout=_PATIENCE)
-            for expiretime in (EXPIRETIME, 3600)
+            for expiretime in (options.expiretime, 3600)
         )
 
     def run(self) -> None:
@@ -112,6 +122,7 @@ class _Worker:
         with open(target, "wb") as file:
             file.write(contents[:half])
             file.flush()
+            self.steps.reach("creator.in")
             time.sleep(random.uniform(*_CREATION))
             file.write(contents[half:])
         self.journal.note(self._creation, "ended")
@@ -132,14 +143,21 @@ class _Fences(logging.Handler):
             self._worker.note_fence()
 
 
-def _lose_answers_of_link(switch: Path) -> None:
-    """Have half of all links that become heads fail although they were made, while the file *switch* is there."""
-    link = os.link
+def _disturb_links(control: Path, steps: Steps) -> None:
+    """Have half of all links that become heads fail: although they were made while there is a file ``lost``, and
+    half of them without being made while there is a file ``refused``."""
+    link, lost, refused = os.link, control / "lost", control / "refused"
 
     def lossy(source: str, destination: str, **options: Any) -> None:
-        link(source, destination, **options)
-        if "head-" in os.path.basename(destination) and switch.exists() and random.random() < 0.5:
-            code = random.choice([errno.EEXIST, errno.EIO])
+        if "head-" not in os.path.basename(destination):
+            link(source, destination, **options)
+            return
+        steps.reach("link.before")
+        fails = (lost.exists() or refused.exists()) and random.random() < 0.5
+        if not (fails and refused.exists() and random.random() < 0.5):
+            link(source, destination, **options)
+        if fails:
+            code = random.choice(_REFUSALS if refused.exists() else _LOSSES)
             raise OSError(code, os.strerror(code), destination)
 
     os.link = lossy  # type: ignore[assignment]

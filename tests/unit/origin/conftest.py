@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,7 +11,8 @@ import pytest
 
 from tests.support import servers
 
-KINDS = ("directory", "redis", "s3")
+#: Azurite comes with npm, so that few have it: ``tox -e campaign-hosts`` does.
+KINDS = ("directory", "redis", "s3", *(["az"] if shutil.which("azurite-blob") else []))
 
 
 @pytest.fixture(params=KINDS)
@@ -24,10 +26,13 @@ def new_url(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         return str(tmp_path / name)
     if kind == "redis":
         return f"redis://127.0.0.1:{servers.redis().port}/0/{name}"
-    for variable, value in servers.ENVIRONMENT.items():
+    if kind == "az":
+        environment = servers.azure_environment(servers.azurite().port)
+    else:
+        environment = {**servers.ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{servers.moto().port}"}
+    for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{servers.moto().port}")
-    return f"s3://tests/{name}"
+    return f"{kind}://tests/{name}"
 
 
 def listeners(hint: str) -> int:

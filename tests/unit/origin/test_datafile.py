@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,11 +16,23 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import Backoff, CreationFailed, Datafile, DatafileError, LockTimeout, Origin, OriginError, Outcome
+from dogpile_fs import (
+    Backoff,
+    CreationFailed,
+    Datafile,
+    DatafileError,
+    FileMutex,
+    LockTimeout,
+    Origin,
+    OriginError,
+    Outcome,
+)
 from dogpile_fs._datafile import transfer
 from dogpile_fs._dogpile.head import Blob
+from dogpile_fs._layout import FETCH_SUFFIX
 from dogpile_fs.origin import UNCHANGED, Down, Sink
 from dogpile_fs.origin.shared_directory import SharedDirectory
+from tests.support import servers
 from tests.support.processes import wait_for
 from tests.unit.origin.conftest import KINDS, new_url
 
@@ -489,6 +502,39 @@ def test_a_host_fetches_while_its_own_creator_runs(tmp_path: Path, directory: st
     assert [kind for name, kind in told if name == "other"] == ["creating", "swapped", "created"]
     assert one.read() == other.read() == "other 1"
     assert one.report.status().generation == 2
+
+
+def test_a_process_that_asks_for_others_waits_for_a_slow_origin(tmp_path: Path) -> None:
+    redis = pytest.importorskip("redis")
+    port = servers.redis().port
+    origin = Origin(f"redis://127.0.0.1:{port}/0/{secrets.token_hex(4)}", check=10)
+    one, other = (Host(tmp_path, name, origin) for name in ("one", "other"))
+    assert one.read() == other.read() == "one 1"
+    one.report.refresh(force=True)
+    asking = other.report._dogpile._shared.host
+    assert asking is not None
+    with redis.Redis(port=port) as client:
+        client.client_pause(1200)  # milliseconds in which no command is answered
+        asking.ask(ahead=HOUR)
+    assert other.report.status().origin_down_since is None
+    assert other.read() == "one 2"
+
+
+def test_an_elected_reader_does_not_wait_for_a_process_that_stands_still_while_it_fetches(
+    directory: str, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, "one", Origin(directory, check=CHECK), expiretime=0.2, timeout=20)
+    assert host.read() == "one 1"
+    fetching = FileMutex(str(host.path) + FETCH_SUFFIX)
+    with fetching:
+        wait_for(lambda: host.report.status().state == "stale", "the expiry")
+        began = time.monotonic()
+        assert host.read() == "one 1"
+        assert time.monotonic() - began < 5
+        with pytest.raises(LockTimeout):
+            host.report.refresh(timeout=0.1)
+        assert host.report.status().failures == 0
+    host.sees("one 2")
 
 
 def test_a_load_has_the_object_of_another_hosts_version(hosts: Hosts) -> None:
