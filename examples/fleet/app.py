@@ -25,10 +25,10 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from dogpile_fs import Datafile, Origin
 from dogpile_fs.events import Event
-from fleet.record import Record
+from fleet.record import Record, Step
 
-#: What a creation ends with.
-_ENDS = ("created", "fenced", "failed")
+#: How a creation ends, by the event that tells so.
+_ENDS: dict[str, Step] = {"created": "created", "fenced": "fenced", "failed": "failed"}
 
 
 class Reports:
@@ -83,8 +83,9 @@ class Reports:
 
     def note(self, event: Event) -> None:
         """Record how a creation of this worker has ended."""
-        if event.kind in _ENDS and self.token:
-            self.record.write(event.kind, self.token, generation=event.generation)
+        step = _ENDS.get(event.kind)
+        if step is not None and self.token:
+            self.record.write(step, self.token, generation=event.generation)
             self.token = ""
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["ANSWERS", "DISTURBANCES", "Answer", "Creation", "Disturbance", "History", "Record", "append"]
+__all__ = ["ANSWERS", "DISTURBANCES", "Answer", "Creation", "Disturbance", "History", "Record", "Step", "append"]
 
 Step = Literal["begin", "built", "created", "fenced", "failed"]
 

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import time
 
@@ -94,7 +95,9 @@ class _Stage:
     @property
     def newest(self) -> int:
         """The highest generation that is published."""
-        return max((c.generation for c in self._history.creations if c.outcome == "created"), default=0)
+        told = [c.generation for c in self._history.creations if c.outcome == "created"]
+        # An answer may come before its creator has recorded the end.
+        return max([*told, *(answer.generation for answer in self._history.answers)], default=0)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until *condition* holds of the record.
@@ -111,7 +114,7 @@ class _Stage:
     def wait_for_version(self, generation: int, hosts: tuple[str, ...] = HOSTS) -> None:
         """Wait until each of the *hosts* answers from this *generation*, or a later one."""
         for host in hosts:
-            self.wait(lambda host=host: self._answered(host, generation), f"generation {generation} on {host}")
+            self.wait(partial(self._answered, host, generation), f"generation {generation} on {host}")
 
     def _answered(self, host: str, generation: int, since: float = 0.0) -> bool:
         return any(
@@ -127,12 +130,11 @@ class _Stage:
         return store.requests() - before, self.newest - first
 
     def cut(self, host: Host) -> None:
-        """Cut *host* off, until another one has published and this one has answered from its old version."""
-        self.wait_for_version(self.newest + 1)
-        known, begin = self.newest, time()
+        """Cut *host* off, until another one has published, and this one has answered from its old version since."""
         host.cut()
+        begin = time()
         try:
-            self.wait(lambda: self.newest > known, "a version of another host")
+            self.wait(lambda: self._has_published(host.name, begin), "a version of another host")
             published = time()
             self.wait(
                 lambda: self._answered(host.name, 1, published), f"an answer of {host.name}, which is cut off"
@@ -143,6 +145,11 @@ class _Stage:
         self._note(Disturbance("cut", host.name, begin, end))
         self.wait(lambda: self._answered(host.name, self.newest, end), f"{host.name} to catch up")
 
+    def _has_published(self, host: str, since: float) -> bool:
+        """Return whether another host than *host* has published what it has begun *since*."""
+        creations = self._history.creations
+        return any(c.host != host and c.outcome == "created" and c.begin > since for c in creations)
+
     def pause(self) -> None:
         """Stop a creator, until another host has created its version and its own host answers from that."""
         for _ in range(_TRIES):
@@ -150,16 +157,16 @@ class _Stage:
             os.kill(creation.pid, signal.SIGSTOP)
             begin = time()
             try:
-                self.wait(lambda pid=creation.pid: _is_stopped(pid), f"worker {creation.pid} to stop")
+                self.wait(partial(_is_stopped, creation.pid), f"worker {creation.pid} to stop")
                 if self._steps_of(creation.token).built is not None:
                     continue  # it was too late
-                self.wait(lambda c=creation: self._is_taken_over(c), f"a takeover from {creation.host}")
+                self.wait(partial(self._is_taken_over, creation), f"a takeover from {creation.host}")
                 self.wait_for_version(creation.generation, (creation.host,))
             finally:
                 end = time()
                 os.kill(creation.pid, signal.SIGCONT)
             self._note(Disturbance("pause", creation.host, begin, end, creation.pid, creation.token))
-            self.wait(lambda c=creation: self._steps_of(c.token).outcome != "", "the end of the stopped creation")
+            self.wait(partial(self._has_ended, creation.token), "the end of the stopped creation")
             return
         raise TimeoutError(f"no creator could be stopped in {_TRIES} creations. {self._told()}")
 
@@ -171,6 +178,9 @@ class _Stage:
 
     def _steps_of(self, token: str) -> Creation:
         return next(creation for creation in self._history.creations if creation.token == token)
+
+    def _has_ended(self, token: str) -> bool:
+        return self._steps_of(token).outcome != ""
 
     def _is_taken_over(self, creation: Creation) -> bool:
         return any(

@@ -56,7 +56,8 @@ class Story:
     @property
     def hosts(self) -> list[str]:
         """The names of the hosts, in order."""
-        return sorted({each.host for each in [*self.creations, *self.answers] if each.host})
+        named = {creation.host for creation in self.creations} | {answer.host for answer in self.answers}
+        return sorted(named - {""})
 
     def of(self, kind: str) -> list[Disturbance]:
         """Return the disturbances of one *kind*."""
@@ -179,7 +180,9 @@ def _was_cut(story: Story, creation: Creation) -> bool:
 def cut_off_and_caught_up(story: Story) -> Iterator[str]:
     """A host that was cut off answered from its replica meanwhile, made no version, and caught up afterwards."""
     for cut in story.of("cut"):
-        meanwhile = [c for c in story.published if c.host != cut.host and cut.begin < (c.end or 0.0) < cut.end]
+        meanwhile = [
+            c for c in story.published if c.host != cut.host and c.begin > cut.begin and (c.end or 0.0) < cut.end
+        ]
         if not meanwhile:
             yield f"no other host has published while {cut.host} was cut off"
             continue
