@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fleet.picture import svg
 from fleet.report import report
-from fleet.run import CLIENTS, HOSTS, WORKERS, Result, run
+from fleet.run import CLIENTS, HOSTS, Result, run
 from fleet.servers import Bucket, Redis, Store, missing
 from fleet.verdict import RULES, Settings, faults
 
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Two hosts behind nginx that share a datafile through an origin.")
     parser.add_argument("--origin", choices=STORES, action="append", help="one origin alone (default: each)")
     parser.add_argument("--hosts", choices=("namespaces", "processes"), help="default: namespaces if root may")
+    parser.add_argument("--workers", type=int, default=4, help="of each host (default: 4)")
     parser.add_argument("--expiries", type=int, default=1, help="before a host is cut off (default: 1)")
     parser.add_argument("--short", action="store_true", help="with shorter times")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a picture")
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*lacks, sep="\n", file=sys.stderr)
         return 2
     namespaces = None if told.hosts is None else told.hosts == "namespaces"
-    print(f"{len(HOSTS)} hosts with {WORKERS} gunicorn workers each behind nginx, {CLIENTS} clients.\n")
+    print(f"{len(HOSTS)} hosts with {told.workers} gunicorn workers each behind nginx, {CLIENTS} clients.\n")
     results: list[Result] = []
     wrong = 0
     with _directory(told.keep) as directory:
@@ -60,7 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             store = STORES[kind](own)
             settings = replace(SHORT if told.short else SETTINGS, clocks=store.clocks)
             try:
-                result = run(store, settings, own, namespaces=namespaces, undisturbed=told.expiries)
+                result = run(
+                    store,
+                    settings,
+                    own,
+                    workers=told.workers,
+                    namespaces=namespaces,
+                    undisturbed=told.expiries,
+                )
             except (TimeoutError, RuntimeError) as error:
                 print(f"VERDICT: failed: {store.title}: {error}", *_logs(own), sep="\n", flush=True)
                 return 1
@@ -71,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     versions = sum(len(result.story.published) for result in results)
     counted = f"{answers} answers, {versions} versions"
     if told.svg and not wrong:
-        title = "Two hosts of four workers share a datafile"
+        title = f"Two hosts of {told.workers} workers share a datafile"
         subtitle = (
             f"Stale after {settings.expire:g} s, created in {settings.creation:g} s, ttl {settings.ttl:g} s."
         )

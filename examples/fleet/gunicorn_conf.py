@@ -5,6 +5,9 @@ import os
 pythonpath = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 wsgi_app = "fleet.app:application"
 
+# The application is made once, and used first in the workers.
+preload_app = True
+
 # The demo stops a worker in the middle of a creation: its master must not take it for hung.
 timeout = 120
 

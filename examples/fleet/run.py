@@ -14,13 +14,13 @@ from time import time
 from fleet.crowd import Crowd
 from fleet.network import Host, Network
 from fleet.record import DISTURBANCES, Creation, Disturbance, History, append
-from fleet.servers import Store, start_gunicorn, start_nginx, wait_until
+from fleet.servers import Store, listens, start_gunicorn, start_nginx, wait_until
 from fleet.verdict import Settings, Story
 
-__all__ = ["HOSTS", "Result", "run"]
+__all__ = ["CLIENTS", "HOSTS", "Result", "run"]
 
 HOSTS = ("web1", "web2")
-WORKERS, CLIENTS = 4, 6
+CLIENTS = 6
 #: Seconds for which each thing that must happen is waited for.
 _PATIENCE = 60.0
 #: Creations that the demo tries to stop in the middle; on a loaded machine one may be over before.
@@ -41,10 +41,17 @@ class Result:
 
 
 def run(
-    store: Store, settings: Settings, directory: Path, *, namespaces: bool | None = None, undisturbed: int = 1
+    store: Store,
+    settings: Settings,
+    directory: Path,
+    *,
+    workers: int,
+    namespaces: bool | None = None,
+    undisturbed: int = 1,
 ) -> Result:
     """Run the fleet over *store* in an empty *directory*.
 
+    :param workers: of each host.
     :param namespaces: whether hosts are network namespaces; ``None``: where that can be.
     :param undisturbed: expiries before the first host is cut off.
     :raises TimeoutError, RuntimeError: if something has not happened, or a server has not started.
@@ -71,7 +78,9 @@ def run(
                 "FLEET_MAX_STALE": str(settings.max_stale),
                 **store.environment(host.port),
             }
-            start_gunicorn(network, host, sockets[-1], WORKERS, variables)
+            start_gunicorn(network, host, sockets[-1], workers, variables)
+        for path in sockets:
+            wait_until(partial(listens, path), "gunicorn", partial(_logs_of, network))
         nginx = start_nginx(network, directory, sockets, record)
         stage = _Stage(history, record, settings)
         with Crowd(nginx, CLIENTS) as crowd:
@@ -130,7 +139,7 @@ class _Stage:
         return store.requests() - before, self.newest - first
 
     def cut(self, host: Host) -> None:
-        """Cut *host* off, until another one has published, and this one has answered from its old version since."""
+        """Cut *host* off until another one has published, and this one has since answered from its old version."""
         host.cut()
         begin = time()
         try:
@@ -194,6 +203,10 @@ class _Stage:
     def _told(self) -> str:
         outcomes = Counter(creation.outcome or "running" for creation in self._history.creations)
         return f"So far: creations {dict(outcomes)}, {len(self._history.answers)} answers."
+
+
+def _logs_of(network: Network) -> str:
+    return "\n".join(network.log(f"gunicorn-{host.name}") for host in network.hosts)
 
 
 def _is_stopped(pid: int) -> bool:

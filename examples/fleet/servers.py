@@ -22,7 +22,7 @@ from typing import ClassVar
 from fleet.network import Host, Network, find_program
 from fleet.record import ANSWERS
 
-__all__ = ["Bucket", "Redis", "Store", "ask", "missing", "start_gunicorn", "start_nginx", "wait_until"]
+__all__ = ["Bucket", "Redis", "Store", "ask", "listens", "missing", "start_gunicorn", "start_nginx", "wait_until"]
 
 _HERE = Path(__file__).resolve().parent
 #: Seconds for which a server has time to start.
@@ -109,7 +109,7 @@ class Redis(Store):
         options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
         program = find_program("redis-server") or "redis-server"
         network.start([program, *options, "--dir", str(self.directory)], "redis", reads=False)
-        wait_until(lambda: _listens(self.socket), "redis-server", lambda: network.log("redis"))
+        wait_until(lambda: listens(self.socket), "redis-server", lambda: network.log("redis"))
 
     def environment(self, port: int) -> dict[str, str]:
         return {"FLEET_ORIGIN": f"redis://127.0.0.1:{port}/0/report"}
@@ -164,17 +164,16 @@ class Bucket(Store):
 
 
 def start_gunicorn(network: Network, host: Host, socket: Path, workers: int, settings: Mapping[str, str]) -> None:
-    """Start gunicorn on a *host*, and wait until it listens on *socket*."""
+    """Start gunicorn on a *host*, which will listen on *socket*."""
     configuration = str(_HERE / "gunicorn_conf.py")
     words = [sys.executable, "-m", "gunicorn", "-c", configuration, "--workers", str(workers)]
     command = [*host.prefix, *words, "--bind", f"unix:{socket}"]
     network.start(command, f"gunicorn-{host.name}", settings, reads=False)
-    wait_until(lambda: _listens(socket), "gunicorn", lambda: network.log(f"gunicorn-{host.name}"))
 
 
 def start_nginx(network: Network, directory: Path, sockets: Sequence[Path], record: Path) -> Path:
     """Start nginx before the *sockets* of gunicorn, and return the socket on which it listens."""
-    listens = directory / "nginx"
+    path = directory / "nginx"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     configuration = _NGINX.format(
         # Another user may not enter the directory of root's sockets.
@@ -182,14 +181,14 @@ def start_nginx(network: Network, directory: Path, sockets: Sequence[Path], reco
         record=record / ANSWERS,
         paths="\n    ".join(f"{kind}_temp_path {directory}/temp-{kind};" for kind in kinds),
         servers="\n        ".join(f"server unix:{socket} max_fails=0;" for socket in sockets),
-        socket=listens,
+        socket=path,
     )
     (directory / "nginx.conf").write_text(configuration)
     program = find_program("nginx") or "nginx"
     words = ["-p", str(directory), "-c", "nginx.conf", "-e", str(network.logs / "nginx-errors.log")]
     network.start([program, *words], "nginx", reads=False)
-    wait_until(lambda: _listens(listens), "nginx", lambda: network.log("nginx"))
-    return listens
+    wait_until(lambda: listens(path), "nginx", lambda: network.log("nginx"))
+    return path
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -230,7 +229,8 @@ def wait_until(
         time.sleep(0.02)
 
 
-def _listens(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Return whether a server listens on the Unix socket at *path*."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
 
