@@ -42,10 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hosts", choices=("namespaces", "processes"), help="default: namespaces if root may")
     parser.add_argument("--workers", type=int, default=4, help="of each host (default: 4)")
     parser.add_argument("--expiries", type=int, default=1, help="before a host is cut off (default: 1)")
+    parser.add_argument("--check", type=float, help="seconds between two questions of a host (default: 0.3)")
     parser.add_argument("--short", action="store_true", help="with shorter times")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a picture")
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="keep record and logs in a new directory")
     told = parser.parse_args(arguments)
+    if told.workers < 2:
+        parser.error("a host whose worker is stopped needs another one: --workers 2 or more")
     kinds, started = told.origin or list(STORES), time.monotonic()
     if lacks := missing(kinds):
         print(*lacks, sep="\n", file=sys.stderr)
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             own.mkdir()
             store = STORES[kind](own)
             settings = replace(SHORT if told.short else SETTINGS, clocks=store.clocks)
+            if told.check is not None:
+                settings = replace(settings, check=told.check)
             try:
                 result = run(
                     store,

@@ -120,8 +120,8 @@ class _Panel:
         story = self._story
         yield _text(24, y + 16, host)
         first: dict[int, float] = {}
-        for answer in story.answers_of(host):
-            first.setdefault(answer.generation, answer.asked)
+        for answer in sorted(story.answers_of(host), key=lambda answer: answer.time):
+            first.setdefault(answer.generation, answer.time)
         ends = [*list(first.values())[1:], self._zero + self._end]
         built = {creation.generation: creation.built or creation.begin for creation in story.published}
         for (generation, begin), end in zip(first.items(), ends, strict=True):
@@ -135,7 +135,9 @@ class _Panel:
             if cut.host == host:
                 x, width = self._x(cut.begin), self._x(cut.end) - self._x(cut.begin)
                 yield _rect(x, y - 3, width, _BAND + _ROW + 4, "cut")
-                yield _text(x + 6, y + _BAND + 14, "cut off from the origin", "note")
+                name = "cut off from the origin"
+                fits = len(name) * _CHARACTER + 8 < width
+                yield _text(x + 6, y + _BAND + 14, name if fits else "cut off", "note")
 
     def _creation(self, creation: Creation, y: float) -> Iterator[str]:
         end = creation.end or creation.built or creation.begin
@@ -156,7 +158,7 @@ class _Panel:
         x, width = self._x(begin), self._x(end) - self._x(begin)
         if width <= 0:
             return
-        yield _rect(x, y, width, _BAND - 2, kind)
+        yield _rect(x, y, width - 1, _BAND - 2, kind)
         for text in (name, name.rpartition(" ")[2]):
             if text and len(text) * _CHARACTER + 8 < width:
                 yield _text(x + 6, y + 15.5, text, "band")
