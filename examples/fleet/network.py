@@ -26,8 +26,6 @@ __all__ = ["Host", "Network", "find_program"]
 _RELAY = Path(__file__).with_name("relay.py")
 #: Of the relays inside namespaces, where no other program can have it.
 _PORT = 7000
-#: Seconds for which a process has time to end.
-_GRACE = 20.0
 
 
 def find_program(name: str) -> str | None:
@@ -96,7 +94,7 @@ class Network:
                 stderr=log,
                 start_new_session=True,  # so that the whole family can be ended by one signal
             )
-        self._stack.callback(_end, process)
+        self._stack.callback(_kill, process)
         if process.stdout is None:
             return process, ""
         line = process.stdout.readline().decode().strip()
@@ -151,18 +149,11 @@ def _inside(namespace: str) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{namespace}", "--"]
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.send_signal(signal.SIGCONT)
-    try:
-        process.wait(_GRACE)
-    except subprocess.TimeoutExpired:
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process with its whole family: each line of the record is one write, and nothing else is kept."""
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    else:
-        # What its master has left behind; there is nothing, usually.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     if process.stdout is not None:
         process.stdout.close()
 
