@@ -179,7 +179,7 @@ def _legend(y: float) -> Iterator[str]:
         yield _text(x + 40, y + 4.5, meaning, "quiet")
         x += 40 + len(meaning) * _CHARACTER + 24
     yield f'<path class="killed" d="M{x:.1f} {y - 5}l10 10m0 -10l-10 10"/>'
-    yield _text(x + 18, y + 4.5, "in vain", "quiet")
+    yield _text(x + 18, y + 4.5, "fenced", "quiet")
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:

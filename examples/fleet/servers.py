@@ -57,7 +57,7 @@ http {{
 
 
 def missing(kinds: Sequence[str]) -> list[str]:
-    """Return what is not installed of what the origins *kinds* need, one sentence each."""
+    """Return one sentence for each program and each package that the origins *kinds* need and that is missing."""
     found = []
     for program in ["nginx", *(["redis-server"] if "redis" in kinds else [])]:
         if find_program(program) is None:

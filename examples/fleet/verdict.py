@@ -156,7 +156,7 @@ def only_what_was_published(story: Story) -> Iterator[str]:
     for token, host in seen.items():
         creation = story.of_token.get(token)
         if creation is None:
-            yield f"{host} answered from a version that nobody has created"
+            yield f"{host} answered from a version of which no creation is on record"
         elif creation.outcome != "created":
             yield f"{host} answered from {_name(creation)}, which {creation.outcome or 'has not ended'}"
     for answer in story.answers:

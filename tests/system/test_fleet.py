@@ -115,7 +115,7 @@ BROKEN: dict[str, tuple[Story, str]] = {
     ),
     "a version of nobody": (
         changed_answers(lambda a: replace(a, token="?") if (a.host, a.time) == ("a", 20.0) else a),
-        "a answered from a version that nobody has created",
+        "a answered from a version of which no creation is on record",
     ),
     "a creator that failed": (
         with_creation("b-4", "b", outcome="failed"),
