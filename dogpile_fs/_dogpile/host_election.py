@@ -236,7 +236,8 @@ class HostElection:
         """Have the version that *head* names in place and on record."""
         raw, version = self._raw(), head.record
         is_ours = watch.lineage == head.lineage
-        is_same = is_ours and raw.generation == version.generation
+        # A server that has lost its last write gives the number of that version to another one.
+        is_same = is_ours and raw.generation == version.generation and raw.content == version.content
         if tag != watch.tag or watch.boot != own_identity().boot:
             watch = replace(watch, first_seen=seconds_since_boot(), boot=own_identity().boot)
         ttl = max(head.ttl, self.scope.origin.ttl)

@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -344,6 +345,22 @@ def test_an_origin_that_was_set_back_is_not_believed(tmp_path: Path, directory: 
     one.sees(newest)
     other.sees(newest)
     assert one.report.status().generation == other.report.status().generation == 5
+
+
+def test_a_host_whose_version_the_origin_has_lost_gets_the_one_that_has_its_number_now(
+    tmp_path: Path, directory: str
+) -> None:
+    origin = Origin(directory, check=CHECK)
+    one, other = Host(tmp_path, "one", origin), Host(tmp_path, "other", origin)
+    assert one.read() == other.read() == "one 1"
+    shutil.copytree(directory, directory + ".backup")
+    one.report.refresh(force=True)
+    # As in a failover of Redis that loses its last write; and the first host does not ask in between.
+    os.rename(directory, directory + ".gone")
+    os.rename(directory + ".backup", directory)
+    other.report.refresh(force=True)
+    one.sees("other 1")
+    assert one.report.status().generation == other.report.status().generation
 
 
 def test_without_an_answer_a_host_goes_on_with_its_replica_and_says_so_once(
