@@ -29,6 +29,8 @@ from tests.support.processes import PATIENCE
 ROOT = Path(__file__).parents[2]
 
 _BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
+#: What is shown and not run: crontabs, which a test of their own reads, and command lines of servers.
+_NOT_RUN = ("text",)
 _AS_PRINTED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -60,8 +62,11 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytests.write_text(
         f'#!/bin/sh\nexec "{sys.executable}" -m pytest -p no:cacheprovider -p xdist -p dogpile_fs "$@"\n'
     )
-    for each in (command, pytests):
+    python = command.with_name("python")
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for each in (command, pytests, python):
         each.chmod(0o755)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # else lines of several processes are mixed
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", python_path(tmp_path / "installed"))
@@ -112,7 +117,7 @@ class Session:
             case "console":
                 for command, expected in self._commands(block.text):
                     self._run_command(command, expected, block.line)
-            case "text":
+            case _ if block.language in _NOT_RUN:
                 pass
             case _:
                 self.failures.append(f"{self.page}:{block.line}: no example of {block.language!r} can be run")
@@ -140,28 +145,28 @@ class Session:
             timeout=PATIENCE,
         )
         self.status = done.returncode
+        expected = re.sub(r"\n\.\.\.\n\Z", "...\n", expected)  # a last line "..." also stands for nothing
         if not doctest.OutputChecker().check_output(expected, done.stdout, _AS_PRINTED):
             self.failures.append(
                 f"{self.page}:{line}: $ {command}\nprinted:\n{done.stdout}instead of:\n{expected}"
             )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "datafile.rst",
-        "background.rst",
-        "cron.rst",
-        "django.rst",
-        "dogpile_cache.rst",
-        "events.rst",
-        "many_keys.rst",
-        "monitoring.rst",
-        "opentelemetry.rst",
-        "pytest.rst",
-        "serving.rst",
-    ],
-)
+#: Pages whose examples are run elsewhere, because they need real servers: ``tests/system``.
+RUN_ELSEWHERE = {"recipes.rst": "test_recipes.py", "web.rst": "test_web_page.py"}
+
+
+def pages() -> list[str]:
+    """Return the pages that have examples to run here, below ``docs/``."""
+    found = {str(page.relative_to(ROOT / "docs")): page for page in (ROOT / "docs").rglob("*.rst")}
+    return sorted(
+        name
+        for name, page in found.items()
+        if name not in RUN_ELSEWHERE and any(block.language not in _NOT_RUN for block in blocks(page))
+    )
+
+
+@pytest.mark.parametrize("name", pages())
 def test_every_example_does_what_the_page_says(name: str, terminal: Path) -> None:
     page = ROOT / "docs" / name
     session = Session(page)
@@ -169,6 +174,12 @@ def test_every_example_does_what_the_page_says(name: str, terminal: Path) -> Non
         session.run(block)
     assert not session.failures, "\n".join(session.failures)
     assert [left for left in ours_in(terminal) if left.startswith(".dogpile-new")] == []
+
+
+def test_examples_that_are_not_run_here_are_run_elsewhere() -> None:
+    for page, module in RUN_ELSEWHERE.items():
+        assert any(block.language in ("python", "pycon") for block in blocks(ROOT / "docs" / page))
+        assert page in (ROOT / "tests" / "system" / module).read_text()
 
 
 def test_an_example_that_does_something_else_is_found(terminal: Path) -> None:
@@ -184,8 +195,8 @@ def test_an_example_that_does_something_else_is_found(terminal: Path) -> None:
 
 
 def test_every_crontab_line_is_one_that_dogpile_fs_understands() -> None:
-    pages = [*(ROOT / "docs").glob("*.rst"), *(ROOT / "examples").glob("*/crontab")]
-    lines = [line.strip() for page in pages for line in page.read_text().splitlines()]
+    sources = [*(ROOT / "docs").rglob("*.rst"), *(ROOT / "examples").glob("*/crontab")]
+    lines = [line.strip() for page in sources for line in page.read_text().splitlines()]
     jobs = [line.split(maxsplit=5)[5] for line in lines if re.match(r"(\S*[*\d]\S* +){5}", line)]
     assert len(jobs) >= 4
     for job in jobs:
