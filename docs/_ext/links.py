@@ -1,8 +1,8 @@
 """Links between the pages, which name files, become links within the site.
 
-A page says ```cron.rst <cron.rst>`_``, as a code host wants it. On the site that becomes a link to the page, with its
-title as the text. A link to a file above ``docs/`` leads to the page that includes the file (`INCLUDED`), or offers the
-file for download. A link to a file that does not exist is a warning, and so fails the build.
+A page says ```cron.rst <cron.rst>`_``, as a code host wants it. On the site that becomes a link to the page, with
+its title as the text. A link to a file above ``docs/`` leads to the page that includes the file (`INCLUDED`), or
+offers the file for download. A link to a file that does not exist is a warning, and so fails the build.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class InnerLinks(SphinxTransform):
         docs = Path(self.env.srcdir)
         if (name := str(file.relative_to(ROOT))) in INCLUDED:
             return INCLUDED[name]
-        return str(file.relative_to(docs).with_suffix("")) if docs in file.parents and file.suffix == ".rst" else None
+        return (
+            str(file.relative_to(docs).with_suffix("")) if docs in file.parents and file.suffix == ".rst" else None
+        )
 
 
 class NoContents(SphinxTransform):

@@ -1,8 +1,9 @@
 """Names in signatures and docstrings become links to where the reference has them.
 
 Docstrings name classes as their own module does, and signatures name types that are no public classes. `PUBLIC` is
-tried first. A type for which the reference has a line in its table links to that table. Names of the standard library
-and of frameworks stay text: their documentation is on other hosts. Any other name is a warning, and fails the build.
+tried first. A type for which the reference has a line in its table links to that table. Names of the standard
+library and of frameworks stay text: their documentation is on other hosts. Any other name is a warning, and fails
+the build.
 """
 
 from __future__ import annotations

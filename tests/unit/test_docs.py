@@ -8,6 +8,7 @@ blocks, which must print the text that follows it. Lines of a crontab are read a
 from __future__ import annotations
 
 import doctest
+import logging
 import os
 import re
 import shlex
@@ -71,6 +72,7 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", python_path(tmp_path / "installed"))
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(logging.getLogger("dogpile_fs"), "handlers", [])  # some pages add one
     monkeypatch.syspath_prepend(work)
     monkeypatch.chdir(work)
     return work
