@@ -119,7 +119,21 @@ class NoContents(SphinxTransform):
                 topic.parent.remove(topic)
 
 
+class WideImages(SphinxTransform):
+    """Put each diagram into a box of its own, which scrolls where the page is narrow (``_static/site.css``)."""
+
+    default_priority = 720
+
+    def apply(self, **_: Any) -> None:
+        for image in list(self.document.findall(nodes.image)):
+            if image["uri"].endswith(".svg"):
+                box = nodes.container(classes=["wide"])
+                image.replace_self(box)
+                box += image
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(InnerLinks)
     app.add_transform(NoContents)
+    app.add_transform(WideImages)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,6 +11,7 @@ import doctest
 import logging
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from dogpile_fs._sidecar.record import FIELDS
 from dogpile_fs.cli.arguments import Arguments, parsed
 from dogpile_fs.cli.options import Settings, scan
 from tests.support.places import ours_in
@@ -182,6 +184,19 @@ def test_examples_that_are_not_run_here_are_run_elsewhere() -> None:
     for page, module in RUN_ELSEWHERE.items():
         assert any(block.language in ("python", "pycon") for block in blocks(ROOT / "docs" / page))
         assert page in (ROOT / "tests" / "system" / module).read_text()
+
+
+def test_the_diagrams_are_what_their_program_draws() -> None:
+    program = runpy.run_path(str(ROOT / "docs" / "diagrams" / "draw.py"))
+    files = {path.stem: path.read_text() for path in (ROOT / "docs" / "diagrams").glob("*.svg")}
+    assert files == {name: program["drawn"](name) for name in program["DIAGRAMS"]}
+
+
+def test_the_page_of_the_sidecar_has_all_fields() -> None:
+    text = (ROOT / "docs" / "reference" / "sidecar.rst").read_text()
+    rows = re.findall(r"^((?:``\w+``(?:, )?)+) +(version|failures|resource) ", text, re.MULTILINE)
+    told = {field: group for names, group in rows for field in re.findall(r"\w+", names)}
+    assert told == {name: field.group for name, field in FIELDS.items()}
 
 
 def test_an_example_that_does_something_else_is_found(terminal: Path) -> None:
