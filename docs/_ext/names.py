@@ -35,6 +35,7 @@ EXPLAINED = {
     "ReadWriteLock",
     "Subscription",
     "T",
+    "Taker",
     "Validator",
     "Watched",
     "_AsyncResource",
@@ -84,6 +85,8 @@ class PublicNames(SphinxPostTransform):
                 reference["reftarget"] = found
                 reference["refspecific"] = False
             elif name in EXPLAINED:
+                shown = find_pending_xref_condition(reference, "*") or reference
+                reference[:] = list(shown.children)
                 reference["refdomain"], reference["reftype"] = "std", "ref"
                 reference["reftarget"], reference["refexplicit"] = "types-in-signatures", True
             elif parts[0] in ELSEWHERE:

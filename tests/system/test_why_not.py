@@ -181,23 +181,47 @@ def test_dogpile_cache_with_files_has_one_lock_for_all_keys(tmp_path: Path) -> N
         holder.communicate()
 
 
-def test_each_caller_of_dogpile_cache_gets_the_error_of_a_creator_and_tries_again(tmp_path: Path) -> None:
-    pytest.importorskip("dogpile.cache")
+#: Each makes a function, ``value``, whose old value is stale by the time that it is called again.
+_CACHES = {
+    "dogpile.cache": _REGION
+    + """
+def caching(function):
+    return lambda: region.get_or_create("key", function, expiration_time=0.2)
+""",
+    "diskcache": """
+import diskcache
+caching = diskcache.memoize_stampede(diskcache.Cache("cache"), 0.2, name="value")
+""",
+    "cachier": """
+from datetime import timedelta
+from cachier import cachier
+caching = cachier(cache_dir="cache", stale_after=timedelta(seconds=0.2))
+""",
+}
+
+
+@pytest.mark.parametrize("module", _CACHES)
+def test_a_creator_that_fails_is_called_by_each_caller_which_gets_its_error(module: str, tmp_path: Path) -> None:
+    pytest.importorskip(module)
     program = """
-        region.get_or_create("key", create)
-        region.invalidate(hard=False)
+        calls = []
 
-        def broken():
-            print("tried")
-            raise ConnectionError
+        def value():
+            calls.append(1)
+            if len(calls) > 1:
+                raise ConnectionError
+            return 1
 
+        value = caching(value)
+        value()
+        time.sleep(0.4)
         for _ in range(3):
             try:
-                region.get_or_create("key", broken)
+                value()
             except ConnectionError:
-                print("raised")
+                print("raised", len(calls))
     """
-    assert run(tmp_path, _REGION + textwrap.dedent(program)).split() == ["tried", "raised"] * 3
+    assert run(tmp_path, _CACHES[module] + textwrap.dedent(program)) == "raised 2\nraised 3\nraised 4"
 
 
 # cachier
