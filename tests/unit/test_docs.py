@@ -8,6 +8,7 @@ blocks, which must print the text that follows it. Lines of a crontab are read a
 from __future__ import annotations
 
 import doctest
+import functools
 import logging
 import os
 import re
@@ -178,6 +179,18 @@ def test_every_example_does_what_the_page_says(name: str, terminal: Path) -> Non
         session.run(block)
     assert not session.failures, "\n".join(session.failures)
     assert [left for left in ours_in(terminal) if left.startswith(".dogpile-new")] == []
+
+
+def test_the_examples_of_the_readme_run(terminal: Path) -> None:
+    session = Session(ROOT / "README.rst")
+    calls: list[str] = []
+    for name in ("fill_the_tables", "query_the_tables"):
+        session.names[name] = functools.partial(calls.append, name)
+    for block in blocks(session.page):
+        session.run(block)
+    assert not session.failures, "\n".join(session.failures)
+    assert session.names["view"]() == {"orders": 3}
+    assert calls == ["fill_the_tables", "query_the_tables"]
 
 
 def test_examples_that_are_not_run_here_are_run_elsewhere() -> None:

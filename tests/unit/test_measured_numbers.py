@@ -52,9 +52,7 @@ def test_the_readme_has_the_results() -> None:
     swap = "1 MB, durable: Datafile against bare write, fsync, rename, fsync of the directory"
     last = "to the last return"
     for sentence in (
-        f"a pass, fresh or stale: {written(bar(1, 'Dogpile against dogpile.Lock'))} times dogpile.cache's in-process",
-        f"a reader's pass: {written(bar(2, 'SyncReaderDogpile against'))} times a bare ``flock`` and unlock",
-        f"a pass of a task: {written(bar(16, 'aio.Dogpile against'))} times a synchronous one",
+        f"A pass, fresh or stale: {written(bar(1, 'Dogpile against dogpile.Lock'))} times dogpile.cache's",
         f"one creation, and all are through {in_ms(figure(5, 'Dogpile', last, 50))} after its end",
         f"with ``Lock`` over filelock it takes {in_ms(figure(5, 'dogpile.Lock over filelock', last, 50))}",
         f"a durable swap of 1 MB: {written(bar(9, swap))} times the bare write, fsyncs and rename",
