@@ -105,3 +105,20 @@ def test_what_a_guide_says_of_a_cost_is_what_was_measured(
     text = " ".join((ROOT / "docs" / page).read_text().split())
     assert sentence in text
     assert least <= measured() <= most
+
+
+def test_the_power_cuts_of_the_guide_are_those_of_the_campaign() -> None:
+    results = json.loads((ROOT / "tests" / "campaign" / "results" / "power.json").read_text())
+    text = (ROOT / "docs" / "datafile.rst").read_text()
+    for name, result in results.items():
+        if not isinstance(result, dict):
+            continue
+        system, durable = name.split(", durable=")
+        outcomes = result["outcomes"]["report.bin"]
+        kinds = ("last", "newer", "none yet", "older", "empty", "zeros")
+        row = [system, f"``{durable}``", *(str(outcomes.get(kind, 0)) for kind in kinds)]
+        assert row in [line.split() for line in text.splitlines()]
+        assert result["cuts"] == sum(outcomes.values()) == 200
+    torn = [results[f"{system}, durable=False"]["outcomes"]["index"]["torn"] for system in ("ext4", "xfs")]
+    assert "was not after {} of the 200 on ext4, and after {} on xfs".format(*torn) in " ".join(text.split())
+    assert results["violations"] == []
