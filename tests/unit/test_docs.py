@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import doctest
 import functools
+import importlib
 import logging
 import os
 import re
@@ -115,6 +116,8 @@ class Session:
                 code = "\n" * block.line + block.text
                 if named := re.match(r"# (\w+)\.py\n", block.text):
                     Path(f"{named[1]}.py").write_text(block.text)
+                    sys.modules.pop(named[1], None)  # of another page, or of an earlier state of this file
+                    importlib.invalidate_caches()
                     code = f"from {named[1]} import *"
                 exec(compile(code, str(self.page), "exec"), self.names)
             case "pycon":
