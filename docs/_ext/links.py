@@ -111,12 +111,14 @@ class InnerLinks(SphinxTransform):
 class NoContents(SphinxTransform):
     """Remove each list of contents that a page has for code hosts: the theme shows one."""
 
-    default_priority = 719  # just before docutils fills it in
+    default_priority = 721  # just after docutils has filled it in, and made each heading a link to it
 
     def apply(self, **_: Any) -> None:
         for topic in list(self.document.findall(nodes.topic)):
             if "contents" in topic["classes"]:
                 topic.parent.remove(topic)
+        for title in self.document.findall(nodes.title):
+            title.attributes.pop("refid", None)
 
 
 class WideImages(SphinxTransform):
