@@ -248,6 +248,27 @@ def test_a_killed_creator_of_cachier_makes_the_next_caller_wait(tmp_path: Path) 
     waiter.communicate()
 
 
+def test_callers_of_cachier_that_come_during_the_first_creation_wait_on_after_it(tmp_path: Path) -> None:
+    pytest.importorskip("cachier")
+    program = _CACHIER + textwrap.dedent("""
+        @cachier(cache_dir="cache", stale_after=timedelta(seconds=60))
+        def value():
+            return create()
+
+        value()
+    """)
+    running = [started(tmp_path, program) for _ in range(3)]
+    try:
+        wait_for(lambda: any(each.poll() is not None for each in running), "the one that creates")
+        time.sleep(3)
+        assert sum(each.poll() is None for each in running) == 2
+        assert creations(tmp_path) == 1
+    finally:
+        for each in running:
+            each.kill()
+            each.communicate()
+
+
 # A lock in Redis
 
 
