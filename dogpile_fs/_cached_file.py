@@ -69,7 +69,7 @@ def cached_file(
     The function has more to it:
 
     - ``f.refresh(...)`` calls it for these arguments in any case, and returns the new result. Its errors are
-    raised.
+      raised.
     - ``f.invalidate(...)`` makes the result for these arguments stale.
     - ``f.files`` is the :class:`.Datafiles`, such as for ``f.files.prune(max_bytes=10**9)``.
     - ``f.__wrapped__`` is the function itself.

@@ -137,7 +137,7 @@ class DatafileExists(DatafileError, FileExistsError):
 class ForeignFile(PermissionError):
     """At the path of a coordination file is no regular file, and this user may not remove it.
 
-    Its *strerror* says what is there; :func:`as_error` adds the hint.
+    Its *strerror* says what is there; ``as_error`` adds the hint.
     """
 
     hint = (
@@ -149,7 +149,7 @@ class ForeignFile(PermissionError):
 class UnchangeableMode(OSError):
     """The file system refuses to give a new version the permission bits of the one before.
 
-    As of a :class:`ForeignFile`, :func:`as_error` adds the hint.
+    As of a :class:`ForeignFile`, ``as_error`` adds the hint.
     """
 
     hint = (
@@ -293,7 +293,7 @@ def as_error(kind: type[_E], path: str, doing: str, error: OSError, *, reading: 
 
 
 class os_errors_as:
-    """A block in which an ``OSError`` of the system is raised as a *kind*, as :func:`as_error` makes it."""
+    """A block in which an ``OSError`` of the system is raised as a *kind*, as ``as_error`` makes it."""
 
     __slots__ = ("doing", "kind", "path", "reading")
 

@@ -127,7 +127,7 @@ class MutexBase(_Releasable[H]):
 
         :param wait: False: one try.
         :param timeout: seconds to wait at most; ``None``: for ever. Default: the object's.
-        :param taker: has the hold as its ``mutex_hold`` before it locks anything; for :meth:`_release_hold`.
+        :param taker: for the use of this package alone.
         :returns: True if it is held now; False only if *wait* is false.
         :raises LockTimeout: if it did not come free in time.
         :raises WouldDeadlock: if this caller holds it already and would wait for itself without a timeout, or

@@ -8,8 +8,12 @@ blocks, which must print the text that follows it. Lines of a crontab are read a
 from __future__ import annotations
 
 import doctest
+import functools
+import importlib
+import logging
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -20,6 +24,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from dogpile_fs._sidecar.record import FIELDS
 from dogpile_fs.cli.arguments import Arguments, parsed
 from dogpile_fs.cli.options import Settings, scan
 from tests.support.places import ours_in
@@ -29,6 +34,8 @@ from tests.support.processes import PATIENCE
 ROOT = Path(__file__).parents[2]
 
 _BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
+#: What is shown and not run: crontabs, which a test of their own reads, and command lines of servers.
+_NOT_RUN = ("text",)
 _AS_PRINTED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -60,12 +67,16 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytests.write_text(
         f'#!/bin/sh\nexec "{sys.executable}" -m pytest -p no:cacheprovider -p xdist -p dogpile_fs "$@"\n'
     )
-    for each in (command, pytests):
+    python = command.with_name("python")
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for each in (command, pytests, python):
         each.chmod(0o755)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # else lines of several processes are mixed
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", python_path(tmp_path / "installed"))
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(logging.getLogger("dogpile_fs"), "handlers", [])  # some pages add one
     monkeypatch.syspath_prepend(work)
     monkeypatch.chdir(work)
     return work
@@ -105,6 +116,8 @@ class Session:
                 code = "\n" * block.line + block.text
                 if named := re.match(r"# (\w+)\.py\n", block.text):
                     Path(f"{named[1]}.py").write_text(block.text)
+                    sys.modules.pop(named[1], None)  # of another page, or of an earlier state of this file
+                    importlib.invalidate_caches()
                     code = f"from {named[1]} import *"
                 exec(compile(code, str(self.page), "exec"), self.names)
             case "pycon":
@@ -112,7 +125,7 @@ class Session:
             case "console":
                 for command, expected in self._commands(block.text):
                     self._run_command(command, expected, block.line)
-            case "text":
+            case _ if block.language in _NOT_RUN:
                 pass
             case _:
                 self.failures.append(f"{self.page}:{block.line}: no example of {block.language!r} can be run")
@@ -140,28 +153,28 @@ class Session:
             timeout=PATIENCE,
         )
         self.status = done.returncode
+        expected = re.sub(r"\n\.\.\.\n\Z", "...\n", expected)  # a last line "..." also stands for nothing
         if not doctest.OutputChecker().check_output(expected, done.stdout, _AS_PRINTED):
             self.failures.append(
                 f"{self.page}:{line}: $ {command}\nprinted:\n{done.stdout}instead of:\n{expected}"
             )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "datafile.rst",
-        "background.rst",
-        "cron.rst",
-        "django.rst",
-        "dogpile_cache.rst",
-        "events.rst",
-        "many_keys.rst",
-        "monitoring.rst",
-        "opentelemetry.rst",
-        "pytest.rst",
-        "serving.rst",
-    ],
-)
+#: Pages whose examples are run elsewhere, because they need real servers: ``tests/system``.
+RUN_ELSEWHERE = {"recipes.rst": "test_recipes.py", "web.rst": "test_web_page.py"}
+
+
+def pages() -> list[str]:
+    """Return the pages that have examples to run here, below ``docs/``."""
+    found = {str(page.relative_to(ROOT / "docs")): page for page in (ROOT / "docs").rglob("*.rst")}
+    return sorted(
+        name
+        for name, page in found.items()
+        if name not in RUN_ELSEWHERE and any(block.language not in _NOT_RUN for block in blocks(page))
+    )
+
+
+@pytest.mark.parametrize("name", pages())
 def test_every_example_does_what_the_page_says(name: str, terminal: Path) -> None:
     page = ROOT / "docs" / name
     session = Session(page)
@@ -169,6 +182,37 @@ def test_every_example_does_what_the_page_says(name: str, terminal: Path) -> Non
         session.run(block)
     assert not session.failures, "\n".join(session.failures)
     assert [left for left in ours_in(terminal) if left.startswith(".dogpile-new")] == []
+
+
+def test_the_examples_of_the_readme_run(terminal: Path) -> None:
+    session = Session(ROOT / "README.rst")
+    calls: list[str] = []
+    for name in ("fill_the_tables", "query_the_tables"):
+        session.names[name] = functools.partial(calls.append, name)
+    for block in blocks(session.page):
+        session.run(block)
+    assert not session.failures, "\n".join(session.failures)
+    assert session.names["view"]() == {"orders": 3}
+    assert calls == ["fill_the_tables", "query_the_tables"]
+
+
+def test_examples_that_are_not_run_here_are_run_elsewhere() -> None:
+    for page, module in RUN_ELSEWHERE.items():
+        assert any(block.language in ("python", "pycon") for block in blocks(ROOT / "docs" / page))
+        assert page in (ROOT / "tests" / "system" / module).read_text()
+
+
+def test_the_diagrams_are_what_their_program_draws() -> None:
+    program = runpy.run_path(str(ROOT / "docs" / "diagrams" / "draw.py"))
+    files = {path.stem: path.read_text() for path in (ROOT / "docs" / "diagrams").glob("*.svg")}
+    assert files == {name: program["drawn"](name) for name in program["DIAGRAMS"]}
+
+
+def test_the_page_of_the_sidecar_has_all_fields() -> None:
+    text = (ROOT / "docs" / "reference" / "sidecar.rst").read_text()
+    rows = re.findall(r"^((?:``\w+``(?:, )?)+) +(version|failures|resource) ", text, re.MULTILINE)
+    told = {field: group for names, group in rows for field in re.findall(r"\w+", names)}
+    assert told == {name: field.group for name, field in FIELDS.items()}
 
 
 def test_an_example_that_does_something_else_is_found(terminal: Path) -> None:
@@ -184,8 +228,8 @@ def test_an_example_that_does_something_else_is_found(terminal: Path) -> None:
 
 
 def test_every_crontab_line_is_one_that_dogpile_fs_understands() -> None:
-    pages = [*(ROOT / "docs").glob("*.rst"), *(ROOT / "examples").glob("*/crontab")]
-    lines = [line.strip() for page in pages for line in page.read_text().splitlines()]
+    sources = [*(ROOT / "docs").rglob("*.rst"), *(ROOT / "examples").glob("*/crontab")]
+    lines = [line.strip() for page in sources for line in page.read_text().splitlines()]
     jobs = [line.split(maxsplit=5)[5] for line in lines if re.match(r"(\S*[*\d]\S* +){5}", line)]
     assert len(jobs) >= 4
     for job in jobs:
