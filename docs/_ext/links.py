@@ -31,6 +31,8 @@ INCLUDED = {
     "benchmarks/README.rst": "benchmarks_method",
     "examples/cron": "examples/cron",
     "examples/cron/README.rst": "examples/cron",
+    "examples/fleet": "examples/fleet",
+    "examples/fleet/README.rst": "examples/fleet",
     "examples/moduleindex": "examples/moduleindex",
     "examples/moduleindex/README.rst": "examples/moduleindex",
     "examples/monitoring": "examples/monitoring",

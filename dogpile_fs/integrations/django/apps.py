@@ -16,7 +16,7 @@ class DogpileFsConfig(AppConfig):  # type: ignore[misc,unused-ignore]
 
     name = "dogpile_fs.integrations.django"
     label = "dogpile_fs"
-    verbose_name = "Datafiles"
+    verbose_name: str = "Datafiles"
 
     def ready(self) -> None:
         """Do so. What a module raises goes to the caller, as with Django's own such modules."""
