@@ -248,11 +248,15 @@ class _Notifier:
 
     def admit(self, watch: _Watch) -> None:
         """:raises RuntimeError: if the system starts no thread."""
-        self._watches.add(ref(watch, self._watches.discard))
+        self._watches.add(ref(watch, self._forget))
         self._wake()
 
     def dismiss(self, watch: _Watch) -> None:
-        self._watches.discard(ref(watch))
+        self._forget(ref(watch))
+
+    def _forget(self, watch: ref[_Watch]) -> None:
+        """Let the thread find that it is one less; called also when a resource is no more, at any instruction."""
+        self._watches.discard(watch)
         with fork.once:
             if self._sight is not None:
                 self._sight.ring()

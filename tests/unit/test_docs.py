@@ -10,6 +10,7 @@ from __future__ import annotations
 import doctest
 import functools
 import importlib
+import json
 import logging
 import os
 import re
@@ -125,6 +126,8 @@ class Session:
             case "console":
                 for command, expected in self._commands(block.text):
                     self._run_command(command, expected, block.line)
+            case "json":
+                json.loads(block.text)
             case _ if block.language in _NOT_RUN:
                 pass
             case _:

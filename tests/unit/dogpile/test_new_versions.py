@@ -427,6 +427,7 @@ def test_a_resource_that_is_dropped_is_not_kept_alive_even_if_the_callback_refer
     del report
     gc.collect()
     assert alive() is None
+    wait_for(lambda: thread() is None, "the end of the thread")
 
 
 def test_a_subscription_keeps_its_resource(path: str) -> None:
