@@ -31,6 +31,11 @@ def create():
 
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
+
+def together():
+    open(f"ready-{os.getpid()}", "x").close()
+    while not os.path.exists("go"):
+        time.sleep(0.005)
 """
 
 
@@ -49,8 +54,16 @@ def run(directory: Path, program: str) -> str:
     return started(directory, program).communicate(timeout=PATIENCE)[0].strip()
 
 
-def run_together(directory: Path, program: str, count: int) -> list[str]:
+def started_together(directory: Path, program: str, count: int) -> list[subprocess.Popen[str]]:
+    """Start *program* several times, and let all go on from its ``together()`` at one moment."""
     running = [started(directory, program) for _ in range(count)]
+    wait_for(lambda: len(list(directory.glob("ready-*"))) == count, "all of them")
+    (directory / "go").touch()
+    return running
+
+
+def run_together(directory: Path, program: str, count: int) -> list[str]:
+    running = started_together(directory, program, count)
     return [each.communicate(timeout=PATIENCE)[0].strip() for each in running]
 
 
@@ -121,6 +134,7 @@ def test_each_process_creates_at_a_cold_start_of_memoize_stampede(tmp_path: Path
     program = """
         import diskcache
         cache = diskcache.Cache("cache")
+        together()
         diskcache.memoize_stampede(cache, 60, name="value")(create)()
     """
     run_together(tmp_path, program, 3)
@@ -132,11 +146,12 @@ def test_each_process_creates_when_a_value_of_memoize_stampede_has_expired(tmp_p
     program = """
         import diskcache
         cache = diskcache.Cache("cache")
+        {}
         diskcache.memoize_stampede(cache, 0.5, name="value")(create)()
     """
-    run(tmp_path, program)
+    run(tmp_path, program.format("pass"))
     time.sleep(0.6)
-    run_together(tmp_path, program, 3)
+    run_together(tmp_path, program.format("together()"), 3)
     assert creations(tmp_path) == 4
 
 
@@ -161,7 +176,7 @@ region = make_region().configure("dogpile.cache.dbm", expiration_time=60, argume
 
 def test_dogpile_cache_with_files_creates_once_and_survives_a_kill(tmp_path: Path) -> None:
     pytest.importorskip("dogpile.cache")
-    program = _REGION + 'print(region.get_or_create("key", create))'
+    program = _REGION + 'together()\nprint(region.get_or_create("key", create))'
     assert run_together(tmp_path, program, 3) == ["value"] * 3
     assert creations(tmp_path) == 1
     run(tmp_path, _REGION + 'region.get_or_create("other", killed)')
@@ -255,9 +270,10 @@ def test_callers_of_cachier_that_come_during_the_first_creation_wait_on_after_it
         def value():
             return create()
 
+        together()
         value()
     """)
-    running = [started(tmp_path, program) for _ in range(3)]
+    running = started_together(tmp_path, program, 3)
     try:
         wait_for(lambda: any(each.poll() is not None for each in running), "the one that creates")
         time.sleep(3)
