@@ -94,6 +94,11 @@ def _live(options: argparse.Namespace, journal: Journal, deadline: float) -> Non
             subjects = subjects_of(
                 options.kind, options.path, options.expiretime, keep=options.keep, policy=policy
             )
+            if options.loop:
+                from . import tasks
+                from .task_subjects import task_subjects_of
+
+                of_tasks = task_subjects_of(subjects, journal, keep=options.keep, policy=policy)
             break
         except PathError:  # its directory was moved away, for a moment
             if time.monotonic() > deadline:
@@ -101,10 +106,6 @@ def _live(options: argparse.Namespace, journal: Journal, deadline: float) -> Non
             time.sleep(0.001)
     nemeses = frozenset(filter(None, options.nemeses.split(",")))
     if options.loop:
-        from . import tasks
-        from .task_subjects import task_subjects_of
-
-        of_tasks = task_subjects_of(subjects, journal, keep=options.keep, policy=policy)
         tasks.run_tasks(of_tasks, journal, options.seed, deadline, nemeses, options.loop)
         return
     count = 1 + options.seed // 50 % 2  # of two slots side by side, one has two threads
