@@ -270,11 +270,15 @@ def test_callers_of_cachier_that_come_during_the_first_creation_wait_on_after_it
         def value():
             return create()
 
-        together()
+        {}
         value()
     """)
-    running = started_together(tmp_path, program, 3)
+    running = [started(tmp_path, program.format("together()")) for _ in range(2)]
     try:
+        wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2, "those that come later")
+        running.append(started(tmp_path, program.format("pass")))
+        wait_for(lambda: (tmp_path / "created").exists(), "the creation")
+        (tmp_path / "go").touch()
         wait_for(lambda: any(each.poll() is not None for each in running), "the one that creates")
         time.sleep(3)
         assert sum(each.poll() is None for each in running) == 2
