@@ -23,18 +23,20 @@ ERRORS = tuple(
 
 _CLOSE = 3
 
-#: Number on x86_64, name, and kinds of the arguments: a descriptor (f), a path (p), or any other (.).
+#: Number on x86_64, name, and kinds of the arguments: a descriptor (f), a path (p), or any other (.). The C
+#: library chooses which call makes a stat, so all of them have one name.
 _CALLS = """
-0 read f|1 write f|3 close f|7 poll|8 lseek f|9 mmap|10 mprotect|11 munmap|12 brk|13 rt_sigaction
-14 rt_sigprocmask|15 rt_sigreturn|16 ioctl f|17 pread64 f|18 pwrite64 f|24 sched_yield|25 mremap|28 madvise
+0 read f|1 write f|3 close f|4 stat p|5 stat f|6 stat p|7 poll|8 lseek f|9 mmap|10 mprotect
+11 munmap|12 brk|13 rt_sigaction|14 rt_sigprocmask
+15 rt_sigreturn|16 ioctl f|17 pread64 f|18 pwrite64 f|24 sched_yield|25 mremap|28 madvise
 32 dup f|33 dup2 ff|37 alarm|39 getpid|40 sendfile ff|56 clone|57 fork|58 vfork|59 execve p|60 exit|61 wait4
 62 kill|63 uname|72 fcntl f|73 flock f|74 fsync f|77 ftruncate f|79 getcwd|82 rename pp|83 mkdir p|84 rmdir p
 86 link pp|87 unlink p|88 symlink pp|89 readlink p|90 chmod p|91 fchmod f|93 fchown f|102 getuid|104 getgid
 107 geteuid|108 getegid|109 setpgid|110 getppid|121 getpgid|131 sigaltstack|186 gettid|190 fsetxattr f
 191 getxattr p|192 lgetxattr p|193 fgetxattr f|199 fremovexattr f|202 futex
-217 getdents64 f|228 clock_gettime|230 clock_nanosleep|231 exit_group|257 openat .p|262 newfstatat fp
+217 getdents64 f|228 clock_gettime|230 clock_nanosleep|231 exit_group|257 openat .p|262 stat fp
 263 unlinkat .p|265 linkat .p.p|268 fchmodat .p|277 sync_file_range f|280 utimensat .p|293 pipe2|316 renameat2 .p.p
-318 getrandom|326 copy_file_range f.f|332 statx .p|334 rseq|435 clone3
+318 getrandom|326 copy_file_range f.f|332 stat .p|334 rseq|435 clone3
 """
 _NAMES: dict[int, tuple[str, str]] = {}
 for _each in _CALLS.replace("\n", "|").strip("|").split("|"):
@@ -66,8 +68,9 @@ _LEFT_ALONE = {number for number, (name, _) in _NAMES.items() if name in CANNOT_
 _IOCTL, _FIONBIO = 16, 0x5421
 #: The interpreter's handler of signals writes so to wake its main thread. No code of ours writes to a pipe.
 _WAKES_UP = "write(pipe:"
-#: argparse looks for translations in twelve places for each of its words.
-_MESSAGES = "(messages.mo)"
+#: argparse looks for translations in twelve places for each of its words. The interpreter reads a module's source
+#: where it has not kept the compiled one.
+_NOT_OURS = ("(messages.mo)", ".py)")
 
 
 def fail_call(tracee: Tracee, number: int, code: int, begin: str = "") -> str | None:
@@ -107,7 +110,7 @@ def _next_that_can_fail(tracee: Tracee) -> Call | None:
         alone = call.number in _LEFT_ALONE and (call.number != _IOCTL or call.arguments[1] != _FIONBIO)
         if not alone:
             what = description(tracee.pid, call)
-            if not what.endswith(_MESSAGES) and not what.startswith(_WAKES_UP):
+            if not what.endswith(_NOT_OURS) and not what.startswith(_WAKES_UP):
                 return call
     return None
 

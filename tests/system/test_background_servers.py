@@ -227,7 +227,10 @@ if __name__ == "__main__":
             found = []
             for name in os.listdir("/proc"):
                 if name.isdecimal() and int(name) not in (1, os.getpid()):
-                    found.append(open(f"/proc/{{name}}/stat").read().rpartition(")")[2].split()[0])
+                    try:
+                        found.append(open(f"/proc/{{name}}/stat").read().rpartition(")")[2].split()[0])
+                    except (FileNotFoundError, ProcessLookupError):
+                        pass  # it was reaped meanwhile
             return found
         deadline = time.monotonic() + 60
         while others() and time.monotonic() < deadline:

@@ -170,16 +170,21 @@ def test_a_sidecar_that_another_program_has_locked_does_not_stop_the_event_loop(
 def test_a_synchronous_call_in_the_event_loop_does_not_stop_it_for_ever(path: str, run: Run) -> None:
     async def main() -> None:
         dogpile, called, errors = Dogpile(3600, path), dogpile_fs.Dogpile(3600, path), []
+        begun = anyio.Event()
+
+        async def creator() -> None:
+            begun.set()
+            await anyio.sleep(0.05)
 
         async def refresh() -> None:
             try:
-                await dogpile.refresh(nothing)
+                await dogpile.refresh(creator)
             except WouldDeadlock as error:
                 errors.append(error)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(refresh)
-            await until(dogpile._sync.dogpilelock.locked)
+            await begun.wait()
             try:
                 with called.acquire(lambda: None):
                     pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import statistics
 import subprocess
 import sys
 import time
@@ -197,7 +198,7 @@ def test_a_fresh_pass_does_not_go_through_the_election(tmp_path: Path, monkeypat
 
 
 def _instructions(action: Callable[[], object]) -> int:
-    """Return the least number of instructions of the interpreter that *action* takes."""
+    """Return how many instructions of the interpreter *action* takes, most of the times."""
     counts: list[int] = []
 
     def count(frame: FrameType, event: str, argument: object) -> Any:
@@ -206,14 +207,15 @@ def _instructions(action: Callable[[], object]) -> int:
         return count
 
     before = sys.gettrace()
-    for _ in range(50):  # now and then a pass looks at more: at the path, after some milliseconds
+    # Now and then a pass looks at more: at the path, after milliseconds. Python 3.14 counts none the first time.
+    for _ in range(50):
         counts.append(0)
         sys.settrace(count)
         try:
             action()
         finally:
             sys.settrace(before)
-    return min(counts)
+    return statistics.mode(counts)
 
 
 def test_a_fresh_pass_takes_no_instruction_more_than_without_an_origin(tmp_path: Path) -> None:
