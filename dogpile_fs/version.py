@@ -1,3 +1,3 @@
 """The version, where the build finds it without importing the package."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

@@ -160,7 +160,7 @@ class Wake:
 
     async def wait(self, deadline: Deadline) -> bool:
         """Wait until it is set; False if *deadline* came first."""
-        with anyio.move_on_at(anyio.current_time() + deadline.left):
+        with anyio.move_on_after(deadline.left):
             await self._event.wait()
             return True
         return False

@@ -17,9 +17,9 @@ def python_path(directory: Path) -> str:
     :param directory: made, for the metadata.
     """
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
-    metadata = directory / "dogpile_fs-0.1.0.dist-info"
+    metadata = directory / "dogpile_fs-0.2.0.dist-info"
     metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: dogpile_fs\nVersion: 0.1.0\n")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: dogpile_fs\nVersion: 0.2.0\n")
     lines = ["[pytest11]", *(f"{name} = {module}" for name, module in declared.items())]
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return os.pathsep.join(filter(None, (str(directory), str(ROOT), os.environ.get("PYTHONPATH"))))
