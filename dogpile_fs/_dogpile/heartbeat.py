@@ -10,9 +10,9 @@ import logging
 import threading
 from types import TracebackType
 
-from .engine import Down, Lost
+from .engine import Down
 from .head import Head
-from .host_scope import HostScope
+from .host_scope import Found, HostScope, Overtaken
 
 __all__ = ["Fenced", "Heartbeat"]
 
@@ -62,14 +62,12 @@ class Heartbeat:
             raise Fenced
         return self._head, self._tag
 
-    def merged(self) -> tuple[Head, str]:
-        """Return the head, and its tag, after a write was lost: with what other hosts have changed in it.
+    def merged(self, found: Found) -> tuple[Head, str]:
+        """Return the head that was *found* after a write was lost: with what other hosts have changed in it.
 
         :raises Fenced: if the attempt is no longer on record.
-        :raises Down: if the origin does not answer.
         """
-        found = self._scope.look()
-        if not isinstance(found, tuple) or found[0].attempt != self.nonce:
+        if found is None or found[0].attempt != self.nonce:
             self._is_lost = True
             raise Fenced
         self._head, self._tag = found
@@ -99,5 +97,5 @@ class Heartbeat:
             self._head, self._tag = self._scope.write(
                 head, self._tag, lambda found: found.attempt == self.nonce and found.beat >= head.beat
             )
-        except Lost:
-            self.merged()
+        except Overtaken as error:
+            self.merged(error.found)

@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from weakref import ref
 
 from .._os.process_identity import own_identity
@@ -36,13 +37,13 @@ from .._sidecar.origin_watch import OriginWatch, seconds_since_boot
 from .._sidecar.record import DIED, Attempt, Record, cleaned_host
 from ..errors import DogpileError, LockFileError, LockTimeout, OriginError, SidecarError
 from .collection import collected
-from .engine import UNCHANGED, Down, Engine, Gone, Lost
+from .engine import Down, Engine, Gone, Lost
 from .event import tell
 from .head import EMPTY, Blob, Head, new_nonce
 from .heartbeat import Fenced, Heartbeat
 from .hint_listener import HintListener
 from .host_outcome import OriginBackoff
-from .host_scope import Found, HostScope, waited_in_vain
+from .host_scope import Answer, Found, HostScope, Overtaken, waited_in_vain
 from .interruption import is_interruption
 from .plain_call import called
 from .shared_state import NOTHING
@@ -81,6 +82,18 @@ Publish = Callable[[str | None, Stamp, Callable[[], Stamp]], Stamp]
 Wanted = Literal["pass", "refresh", "force"]
 
 
+class _Try(NamedTuple):
+    """What came of a caller's try to create.
+
+    *reason*: why there is no *stamp* yet. *answer*: the latest one of the origin, if that is known; then the next
+    try comes at once.
+    """
+
+    reason: str
+    stamp: Stamp | None = None
+    answer: Answer | None = None
+
+
 class Replica(Protocol):
     """What a resource does with its versions for other hosts."""
 
@@ -105,6 +118,8 @@ class HostElection:
         self._shared = ref(shared)
         self.scope = scope
         self._replica = replica
+        #: Whether this process has found the origin to be fit.
+        self._is_fit = False
         #: Monotonic time before which callers of this process do not ask: one asks, or another process does.
         #: Racing threads may write it; either value is right.
         self._ask_not_before = 0.0
@@ -195,7 +210,8 @@ class HostElection:
 
     def _ask(self, fd: int, news: list[Record], seconds: float) -> None:
         try:
-            self._catch_up(fd, news, seconds=seconds, is_conditional=True)
+            own = self.scope.watch(fd).own if self.scope.mutex.locked() else ""
+            self._catch_up(fd, news, seconds=seconds, own=own)
         except Down:
             pass  # it is on record, and logged
         except (LockFileError, SidecarError):
@@ -205,32 +221,81 @@ class HostElection:
             self._put_off(fd, replace(self.scope.watch(fd), asked_at=time()), is_remote=True)
 
     def _catch_up(
-        self, fd: int, news: list[Record], *, seconds: float, is_conditional: bool = False
-    ) -> Found | str:
+        self,
+        fd: int,
+        news: list[Record],
+        *,
+        seconds: float,
+        own: str = "",
+        answer: Answer | None = None,
+        spared: Wanted | None = None,
+    ) -> Found:
         """Ask for the head, and have what it names in place. The mutex of the caller that fetches is held.
 
         :param news: the record of a version that was put in place is added to it.
-        :param is_conditional: a head that is the same as last time is not told.
+        :param own: the nonce of a publication of another process of this host, which puts that in place itself.
+        :param answer: stands for another one, if this host has seen nothing of the origin since then.
+        :param spared: for a caller that wants this, the last answer to this host will do, if it stands.
         :raises Down: if there is no answer within so many *seconds*.
         """
         scope, watch = self.scope, self.scope.watch(fd)
-        known = watch.tag if is_conditional and watch.lineage and self._is_intact(self._raw()) else ""
+        kept = scope.kept(fd, watch)
         try:
-            found = scope.look(known, seconds=seconds)
+            if answer is not None and answer.since == watch:
+                found: Found | str = answer.found
+            elif kept is not None and spared is not None and self._stands(watch, spared):
+                return self._gone_on_with(fd, watch, news, kept.found)
+            else:
+                known = "" if kept is None or kept.found is None else watch.tag
+                found = scope.look(known, seconds=seconds)
             if watch.down_since is not None:
                 log.warning("%s: the origin %s answers again", scope.name, scope.origin.url)
             watch = replace(watch, asked_at=time(), down_since=None)
-            if found == UNCHANGED:
-                self._note(fd, watch)
-            elif found is None:
-                self._note(fd, replace(watch, lineage="", tag="", attempt=""), self._with_lineage_lost)
+            if isinstance(found, str):
+                assert kept is not None
+                return self._gone_on_with(fd, watch, news, kept.found, is_confirmed=True)
+            if own and found is not None and found[0].published[:1] == (own,):
+                self._note(fd, replace(watch, own=""))  # once: if that process stands still, the next one fetches
             else:
-                assert isinstance(found, tuple)
-                self._adopt(fd, watch, news, *found)
+                self._take_up(fd, watch, news, found)
+            return found
         except Down as error:
             self._note_miss(fd, watch, str(error))
             raise
-        return found
+
+    def _stands(self, watch: OriginWatch, wanted: Wanted) -> bool:
+        """Return whether the last answer of the origin will do for a caller that was elected.
+
+        It was given less than ``check`` seconds ago, and this host has changed nothing since then. If another host
+        has, the write of the attempt finds that out. A caller that refreshes asks whether another host has ended.
+        """
+        record = self.scope.read()
+        has_answer = watch.misses == 0 and watch.down_since is None and (wanted == "pass" or not watch.attempt)
+        return has_answer and not (record.invalidated or record.failures or self.is_due(record, time()))
+
+    def _gone_on_with(
+        self, fd: int, watch: OriginWatch, news: list[Record], known: Found, *, is_confirmed: bool = False
+    ) -> Found:
+        """Go on with the head that is *known*; have what it names in place, if something else is.
+
+        :param is_confirmed: the origin has just said that it is unchanged.
+        """
+        if not (known and watch.lineage and self._is_intact(self._raw())):
+            self._take_up(fd, watch, news, known)
+        elif is_confirmed:
+            self._note(fd, watch)
+        return known
+
+    def _take_up(self, fd: int, watch: OriginWatch, news: list[Record], found: Found) -> None:
+        """Put what the origin has said on record, and have the version that it names in place."""
+        if found is None:
+            self._note(
+                fd,
+                replace(self.scope.keep(fd, watch, None), lineage="", attempt=""),
+                self._with_lineage_lost,
+            )
+        else:
+            self._adopt(fd, watch, news, *found)
 
     def _adopt(self, fd: int, watch: OriginWatch, news: list[Record], head: Head, tag: str) -> None:
         """Have the version that *head* names in place and on record."""
@@ -241,7 +306,7 @@ class HostElection:
         if tag != watch.tag or watch.boot != own_identity().boot:
             watch = replace(watch, first_seen=seconds_since_boot(), boot=own_identity().boot)
         ttl = max(head.ttl, self.scope.origin.ttl)
-        watch = replace(watch, tag=tag, attempt=head.attempt, ttl=ttl)
+        watch = replace(self.scope.keep(fd, watch, (head, tag)), attempt=head.attempt, ttl=ttl)
         is_set_back = is_ours and raw.generation > version.generation
         if version.createdtime <= 0 or is_set_back or (version.invalidated == "hard" and not is_same):
             # Nothing that could be used. What is here is of another past, and is not given to the origin.
@@ -366,20 +431,22 @@ class HostElection:
         :raises OriginError: if the origin cannot be used, and there is no version to pass with, or more is wanted.
         """
         deadline, pause = Deadline(timeout), _FIRST_LOOK
+        last: _Try | None = None
         while True:
             try:
-                answer, reason = self._created_or_not(build, deadline, wanted)
+                last = self._created_or_not(build, deadline, wanted, last)
             except OriginError as error:
                 if wanted != "pass" or not self.scope.read().has_value:
                     raise
                 log.warning("%s: going on with what there is: %s", self.scope.name, error)
                 return CREATING
-            if answer is not None:
-                return answer
+            if last.stamp is not None:
+                return last.stamp
             if deadline.left == 0:
-                raise waited_in_vain(self.scope, timeout, reason)
-            clock.sleep(min(pause, deadline.left))
-            pause = min(2 * pause, _LONGEST_LOOK, self.check)
+                raise waited_in_vain(self.scope, timeout, last.reason)
+            if last.answer is None:
+                clock.sleep(min(pause, deadline.left))
+                pause = min(2 * pause, _LONGEST_LOOK, self.check)
 
     def make(self, creator: Callable[[], Any], timeout: float | None, wanted: Wanted) -> Made:
         """Be the creator of a resource that is in no file of this package: only what is on record travels.
@@ -396,17 +463,26 @@ class HostElection:
         return Made(values[0], stamp)
 
     def _created_or_not(
-        self, build: Callable[[Publish], Stamp], deadline: Deadline, wanted: Wanted
-    ) -> tuple[Stamp | None, str]:
-        """Create if this host is elected. Returns what was done; ``None``: try again, and the reason."""
+        self, build: Callable[[Publish], Stamp], deadline: Deadline, wanted: Wanted, last: _Try | None
+    ) -> _Try:
+        """Create if this host is elected.
+
+        :param last: what came of the try before this one, if there was one.
+        """
         scope, force = self.scope, wanted == "force"
         self._listen()
         passes = wanted == "pass" and self.shared.judge(scope.read(), time()) not in NOTHING
         try:
             with self._fetching(deadline.within(_QUICK) if passes else deadline) as (fd, news):
                 assert fd is not None
-                found = self._catch_up(fd, news, seconds=_PATIENT)
+                if last is None:
+                    found = self._catch_up(fd, news, seconds=_PATIENT, spared=wanted)
+                else:
+                    found = self._catch_up(fd, news, seconds=_PATIENT, answer=last.answer)
                 watch, record = scope.watch(fd), scope.read()
+                if found is None or not found[0].is_attempted:
+                    watch = replace(watch, own=new_nonce())
+                    scope.note(fd, watch)
         except Down as error:
             return self._without_origin(build, str(error), wanted)
         except LockTimeout as error:  # another process of this host fetches, or stands still
@@ -414,38 +490,36 @@ class HostElection:
                 raise waited_in_vain(
                     scope, deadline.timeout, f"another process of this host fetches: {error}"
                 ) from error
-            return CREATING, ""
-        assert not isinstance(found, str)
+            return _Try("", CREATING)
         now, has_value = time(), record.has_value
         if not force and self.shared.judge(record, now) == "fresh":
-            return FRESH, ""
+            return _Try("", FRESH)
         head, tag = found or (replace(EMPTY, lineage=new_nonce()), None)
         try:
             if head.is_attempted:
                 if watch.seen_for() < watch.ttl:
                     attempt = head.record.attempt
                     where = "another host" if attempt is None else f"process {attempt.pid} on {attempt.host}"
-                    return (CREATING if has_value and not force else None), f"{where} creates it"
-                self._count_death(head, tag)
-                return None, "a creation has died"
+                    return _Try(f"{where} creates it", CREATING if has_value and not force else None)
+                after = self._count_death(head, tag)
+                return _Try("a creation has died", answer=Answer(after, watch))
             if not force and self.shared.backoff_left(record, now):
                 if has_value:
-                    return BACKING_OFF, ""
+                    return _Try("", BACKING_OFF)
                 raise OriginBackoff(scope.path, record.failures, record.retry_at or now, record.failed_type)
-            return self._create(build, head, tag, self._raw(), watch), ""
-        except Lost:
-            return None, "another host has come first"
+            return _Try("", self._create(build, head, tag, self._raw(), watch))
+        except Overtaken as error:
+            return _Try("another host has come first", answer=Answer(error.found, watch))
         except Down as error:
             return self._without_origin(build, str(error), wanted)
 
-    def _without_origin(
-        self, build: Callable[[Publish], Stamp], reason: str, wanted: Wanted
-    ) -> tuple[Stamp | None, str]:
+    def _without_origin(self, build: Callable[[Publish], Stamp], reason: str, wanted: Wanted) -> _Try:
         if self.scope.origin.outage == "create":
-            return build(self._publish_here), ""
+            return _Try("", build(self._publish_here))
         if wanted != "pass":
             raise self._unreachable(reason)
-        return (CREATING if self.scope.read().has_value else None), f"the origin does not answer ({reason})"
+        stamp = CREATING if self.scope.read().has_value else None
+        return _Try(f"the origin does not answer ({reason})", stamp)
 
     def _unreachable(self, reason: str) -> OriginError:
         url = self.scope.origin.url
@@ -455,15 +529,20 @@ class HostElection:
             "this host.",
         )
 
-    def _count_death(self, head: Head, tag: str | None) -> None:
-        """Record that the attempt of another host, of which nothing was heard for its ttl, has died."""
+    def _count_death(self, head: Head, tag: str | None) -> tuple[Head, str]:
+        """Record that the attempt of another host, of which nothing was heard for its ttl, has died.
+
+        :returns: the head that counts then.
+        """
         dead, backoff = head.record.attempt, self.shared.policy.backoff
         again = head.record.failed_type == DIED
         retry_after = backoff.delay(head.record.failures + 1) if again and backoff is not None else 0.0
         now = self.scope.engine.now()
         failures = head.record.failures_total + 1
         after = head.failed(now, DIED, retry_after)
-        self.scope.write(after, tag, lambda found: not found.attempt and found.record.failures_total >= failures)
+        written = self.scope.write(
+            after, tag, lambda found: not found.attempt and found.record.failures_total >= failures
+        )
         if dead is not None:
             log.warning(
                 "%s: nothing was heard for %.0f s of a creation that process %d of %s began: it has died",
@@ -472,13 +551,14 @@ class HostElection:
                 dead.pid,
                 dead.host,
             )
+        return written
 
     def _create(
         self, build: Callable[[Publish], Stamp], head: Head, tag: str | None, raw: Record, watch: OriginWatch
     ) -> Stamp:
         """Create for all hosts.
 
-        :raises Lost, Down: if the attempt is not in the head; nothing has begun.
+        :raises Overtaken, Down: if the attempt is not in the head; nothing has begun.
         """
         scope, nonce, began = self.scope, new_nonce(), monotonic()
         self._refuse_unfit(watch)
@@ -495,9 +575,11 @@ class HostElection:
         )
         begun = head.begun(attempt, nonce, scope.origin.ttl, self.shared.expiretime)
         written, tag = scope.write(begun, tag, lambda found: found.attempt == nonce)
+        # The first publication has the nonce that other processes of this host know.
+        nonces = chain((watch.own,), iter(new_nonce, None))
         with Heartbeat(scope, written, tag, nonce) as heartbeat:
             try:
-                return build(partial(self._publish, heartbeat, began))
+                return build(partial(self._publish, heartbeat, began, nonces))
             except Fenced:
                 log.warning("%s: fenced: another host has published while this one created", scope.name)
                 self._catch_up_at_leisure()
@@ -534,7 +616,13 @@ class HostElection:
             log.warning("%s: the end of the creation is not told to the origin: %s", self.scope.name, failure)
 
     def _publish(
-        self, heartbeat: Heartbeat, began: float, path: str | None, said: Stamp, swap: Callable[[], Stamp]
+        self,
+        heartbeat: Heartbeat,
+        began: float,
+        nonces: Iterator[str],
+        path: str | None,
+        said: Stamp,
+        swap: Callable[[], Stamp],
     ) -> Stamp:
         """Store a version, have the head name it, and put it in place here.
 
@@ -545,7 +633,7 @@ class HostElection:
         try:
             blob = seen.blob if path is None else self._stored(path, seen.blob)
             head, tag = heartbeat.stop()
-            nonce, now = new_nonce(), scope.engine.now()
+            nonce, now = next(nonces), scope.engine.now()
             while True:
                 published = head.created(
                     seen,
@@ -563,8 +651,8 @@ class HostElection:
                 try:
                     written, tag = scope.write(published, tag, lambda found: nonce in found.published)
                     break
-                except Lost:
-                    head, tag = heartbeat.merged()
+                except Overtaken as error:
+                    head, tag = heartbeat.merged(error.found)
         except Down as error:
             raise self._unreachable(str(error)) from error
         try:
@@ -595,14 +683,14 @@ class HostElection:
             shift = published.record.createdtime - time()
             stamp = swap()
             watch = replace(
-                watch,
+                self.scope.keep(fd, watch, (published, tag)),
                 lineage=published.lineage,
-                tag=tag,
                 attempt="",
                 first_seen=seconds_since_boot(),
                 boot=own_identity().boot,
                 asked_at=time(),
                 is_fit=True,
+                own="",
             )
             self._note(fd, watch, partial(_adopted, head=published, shift=shift, stamp=stamp, is_own=True))
             return stamp._replace(is_on_record=True)
@@ -611,7 +699,7 @@ class HostElection:
         """Put a version in place for this host alone: the origin's replaces it when that answers again."""
         with self.scope.fetching(Deadline(None)) as fd:
             assert fd is not None
-            self.scope.note(fd, replace(self.scope.watch(fd), lineage="", tag=""))
+            self.scope.note(fd, replace(self.scope.watch(fd), lineage="", tag="", own=""))
             return swap()._replace(expires_in=said.expires_in, note=said.note, outcome=said.outcome)
 
     def _stored(self, path: str, current: Blob | None) -> Blob:
@@ -640,10 +728,11 @@ class HostElection:
 
     def _refuse_unfit(self, watch: OriginWatch) -> None:
         """:raises OriginUnfit: if the origin's engine does not keep its promises."""
-        if not watch.is_fit:
+        if not watch.is_fit and not self._is_fit:
             from .conformance import refuse_unfit  # here: once for each origin
 
             refuse_unfit(self.scope.origin)
+            self._is_fit = True
 
     # What the user asks for.
 

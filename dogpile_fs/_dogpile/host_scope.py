@@ -16,14 +16,14 @@ import time as clock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._layout import FETCH_SUFFIX
 from .._locks.mutex import FileMutex
 from .._os import fork
 from .._os.waiting import Deadline
 from .._sidecar.file import Sidecar
-from .._sidecar.origin_watch import NOTHING_SEEN, OriginWatch, read_watch, write_watch
+from .._sidecar.origin_watch import NOTHING_SEEN, OriginWatch, read_head, read_watch, with_head, write_watch
 from .._sidecar.reconciled import ReconciledRecord
 from .._sidecar.record import Record
 from ..errors import LockFileError, OriginError, as_error
@@ -33,7 +33,7 @@ from .host_outcome import OriginTimeout
 from .origin import Origin
 from .process_scope import ProcessScope
 
-__all__ = ["Found", "HostScope", "waited_in_vain", "watch_at"]
+__all__ = ["Answer", "Found", "HostScope", "Overtaken", "waited_in_vain", "watch_at"]
 
 #: A head, and its tag; ``None``: the origin is empty.
 Found = tuple[Head, str] | None
@@ -41,6 +41,21 @@ Found = tuple[Head, str] | None
 _PAUSE, _TRIES = 0.2, 5
 #: A number of seconds that no version lives, for callers whose versions live for ever.
 _FOR_EVER = 1e12
+
+
+class Answer(NamedTuple):
+    """What the origin has said when *since* was what this host had seen of it before."""
+
+    found: Found
+    since: OriginWatch
+
+
+class Overtaken(Lost):
+    """A write was lost, and the origin has said what it *found* instead."""
+
+    def __init__(self, reason: str, found: Found) -> None:
+        super().__init__(reason)
+        self.found = found
 
 
 class _Taker:
@@ -182,6 +197,21 @@ class HostScope(ProcessScope):
         except OSError as error:
             raise as_error(LockFileError, self._base + FETCH_SUFFIX, "write", error) from error
 
+    def keep(self, fd: int, watch: OriginWatch, found: Found) -> OriginWatch:
+        """Keep the head that was *found* for all processes of this host; return *watch* with it, to be noted."""
+        value, tag = (b"", "") if found is None else (encode_head(found[0], "", self.origin.key), found[1])
+        return with_head(fd, watch, value, tag)
+
+    def kept(self, fd: int, watch: OriginWatch) -> Answer | None:
+        """Return the head that this host has seen last, as *watch* says; ``None`` if it is not kept."""
+        value = read_head(fd, watch)
+        if value is None:
+            return None
+        try:
+            return Answer((decode_head(value, self.origin.key), watch.tag) if value else None, watch)
+        except HeadDamaged:
+            return None
+
     def last_watch(self) -> OriginWatch:
         """Return what this host has seen of the origin, for ``status``."""
         return watch_at(self._base)
@@ -209,7 +239,7 @@ class HostScope(ProcessScope):
         """Replace the head that has this *tag*; return the head that counts then: *head*, or one that followed.
 
         :param is_ours: returns whether a head that is there is *head*, or has followed it.
-        :raises Lost: if another host has come first.
+        :raises Overtaken: if another host has come first.
         :raises Down: if that cannot be found out.
         """
         value = encode_head(head, secrets.token_hex(8), self.origin.key)
@@ -226,9 +256,9 @@ class HostScope(ProcessScope):
                     if is_ours(found[0]):
                         return found
                     if found[1] != tag:
-                        raise Lost(str(error)) from error
+                        raise Overtaken(str(error), found) from error
                 elif found is None and tag is not None:
-                    raise Lost("the head is gone") from error
+                    raise Overtaken("the head is gone", None) from error
                 # The tag is the old one, or there is no answer: write the same again, until it is decided.
                 if not again:
                     raise Down(str(error)) from error

@@ -10,7 +10,7 @@ from typing import Any
 from dogpile_fs._dogpile.head import Head
 from dogpile_fs._dogpile.heartbeat import Heartbeat
 from dogpile_fs._dogpile.host_election import HostElection
-from dogpile_fs._dogpile.host_scope import HostScope
+from dogpile_fs._dogpile.host_scope import HostScope, Overtaken
 from dogpile_fs._dogpile.stamp import Stamp
 from dogpile_fs._sidecar.origin_watch import OriginWatch
 from dogpile_fs.origin import Down, Lost
@@ -86,8 +86,10 @@ def _no_read_back() -> None:
     def write(self: HostScope, head: Head, tag: str | None, is_ours: Any) -> tuple[Head, str]:
         try:
             return head, self.engine.swap(encode_head(head, new_nonce()), tag)
-        except Down as error:
-            raise Lost(str(error)) from error
+        except (Lost, Down) as error:
+            found = self.look()
+            assert not isinstance(found, str)
+            raise Overtaken(str(error), found) from error
 
     HostScope.write = write  # type: ignore[method-assign]
 

@@ -27,6 +27,7 @@ import pytest
 import dogpile_fs
 from dogpile_fs import LockTimeout
 from dogpile_fs._dogpile import election, heartbeat
+from dogpile_fs._locks import mutex
 from dogpile_fs._locks.mutex import FileMutex
 from dogpile_fs._os.waiting import Deadline
 
@@ -250,6 +251,7 @@ def _have_waits_repeat(patch: pytest.MonkeyPatch, simulation: Simulation) -> Non
 
         return one_step(giving_way())
 
+    patch.setattr(mutex, "NOW", Deadline(0.0))  # the one that it has is of the real clock
     patch.setattr(FileMutex, "acquire", acquired)
     patch.setattr(election.Acquisition, "_wait_released", released)
     patch.setattr(election.Acquisition, "_wait_for_change_within", changed)
