@@ -17,6 +17,7 @@ from .work import in_thread
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from .._dogpile.origin import Origin
 
 __all__ = ["Datafiles", "datafiles_of"]
 
@@ -68,6 +69,7 @@ class Datafiles:
         exit_wait: float | timedelta = DEFAULT.exit_wait,
         on_event: Callback | None = None,
         policy: Policy | None = None,
+        origin: Origin | str | os.PathLike[str] | None = None,
     ) -> None:
         self._sync = datafiles.Datafiles(
             pattern,
@@ -94,6 +96,7 @@ class Datafiles:
             exit_wait=exit_wait,
             on_event=on_event,
             policy=policy,
+            origin=origin,
         )
 
     @property

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .._dogpile.dogpile import Dogpile
     from .._dogpile.event import Callback
     from .._dogpile.inputs import Input
+    from .._dogpile.origin import Origin
 
 __all__ = ["Datafiles", "KeyCreator"]
 
@@ -55,7 +56,7 @@ class Datafiles:
         made in any case.
     :param policy: these in one :class:`.Policy`. The other parameters, and those that it stands for, are those of
         :class:`.Datafile`, of each key.
-    :param readers: refused, and so are *directory*, ``background="process"`` and what goes with it.
+    :param readers: refused, and so are *directory*, *origin*, ``background="process"`` and what goes with it.
     :raises TypeError, ValueError: for an argument of the wrong type or value; for a pattern without exactly one
         ``{key}``; and for what is not for keys.
     :raises PathError: for a pattern that can be no file's path. If its directory is missing, an object without a
@@ -107,6 +108,7 @@ class Datafiles:
         exit_wait: float | timedelta = DEFAULT.exit_wait,
         on_event: Callback | None = None,
         policy: Policy | None = None,
+        origin: Origin | str | os.PathLike[str] | None = None,
     ) -> None:
         if readers:
             raise ValueError(
@@ -117,6 +119,11 @@ class Datafiles:
             raise ValueError(
                 "directory= is not for keys: their coordination files are in the sub-directory .dogpile of the "
                 "pattern's directory. Hint: give a pattern in a directory that all users of the keys may write."
+            )
+        if origin is not None:
+            raise ValueError(
+                "origin= is not for keys: each host makes its own file for each key. Hint: make a Datafile for "
+                "each path, with an origin of its own."
             )
         self._creator = creator
         self._expiretime = expiretime

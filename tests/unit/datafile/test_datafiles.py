@@ -166,6 +166,7 @@ def test_it_depends_on_inputs_of_all_keys(pattern: str, tmp_path: Path) -> None:
     [
         ({"readers": True}, "readers=True is not for keys"),
         ({"directory": "/tmp"}, "directory= is not for keys"),
+        ({"origin": "/tmp/origin"}, "origin= is not for keys"),
         ({"background": "process"}, "background='process' is not for keys"),
         ({"policy": Policy(background="process")}, "background='process' is not for keys"),
     ],
