@@ -144,9 +144,10 @@ def _writing(
     open_writers.refuse_log_beside(path, given)
     predecessor = permissions_of(found, path) if preserve else None
     # At no moment more open than its predecessor: a reader that has it open then also reads what is written later.
-    with HiddenDirectory(path):
-        names = Names.hidden(KIND_TEMPORARY, path)
-        _remove_leftovers(names)
+    with HiddenDirectory(path) as hidden:
+        names = Names.hidden(KIND_TEMPORARY, path, directory=hidden.path)
+        if not hidden.is_new:
+            _remove_leftovers(names)
         temp = _TempFile(path, names, 0o666 if predecessor is None else 0o600)
         try:
             file = temp.open(mode, encoding, newline, predecessor)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .._dogpile.engine import Engine
     from .._dogpile.head import Blob
     from .._dogpile.host_election import Publish, Wanted
+    from .._sidecar.record import Record
 
 __all__ = ["MOST_BUILDS", "Builder", "Creator", "Replica", "Validator"]
 
@@ -109,14 +110,15 @@ class Builder(ABC):
             )
         host = self._dogpile._shared.host
         if host is None:
-            self._refuse_replica()
-            return self._build(timeout)
+            record = self._dogpile._record
+            self._refuse_replica(record)
+            return self._build(timeout, record=record)
         bound = self._timeout if isinstance(timeout, EllipsisType) else timeout
         return host.create(partial(self._build, timeout), bound, wanted)
 
-    def _refuse_replica(self) -> None:
+    def _refuse_replica(self, record: Record) -> None:
         """:raises OriginError: if other processes of this host share it with other hosts."""
-        if self._dogpile._record.ask_at is None:
+        if record.ask_at is None:
             return
         from .._dogpile.host_scope import watch_at  # here: few need it
 
@@ -127,14 +129,15 @@ class Builder(ABC):
             "alone. Hint: name the origin here as well (origin=, --origin).",
         )
 
-    def _build(self, timeout: Timeout, publish: Publish | None = None) -> Stamp:
+    def _build(self, timeout: Timeout, publish: Publish | None = None, *, record: Record | None = None) -> Stamp:
         """Build, validate, swap.
 
         :param publish: has all hosts agree on the new version before it is swapped in.
+        :param record: what is on record, if it was read a moment ago.
         """
         for more in reversed(range(MOST_BUILDS)):
             try:
-                stamp = self._build_and_swap(timeout, publish, may_repeat=more > 0)
+                stamp = self._build_and_swap(timeout, publish, record, may_repeat=more > 0)
             except replace.Retargeted as error:
                 log.warning("%s", error.strerror)
                 return NOT_SWAPPED
@@ -144,6 +147,7 @@ class Builder(ABC):
                 return stamp
             if self._dogpile.dogpilelock.lost:
                 break
+            record = None
             log.warning("the new version of %r was removed before it was in place; building it again", self._path)
         log.warning(
             "%r: not swapped: the lock file was removed while the new version was built, or the path came to lead "
@@ -152,15 +156,17 @@ class Builder(ABC):
         )
         return NOT_SWAPPED
 
-    def _build_and_swap(self, timeout: Timeout, publish: Publish | None, *, may_repeat: bool) -> Stamp | None:
+    def _build_and_swap(
+        self, timeout: Timeout, publish: Publish | None, record: Record | None, *, may_repeat: bool
+    ) -> Stamp | None:
         """Return what is put on record; ``None`` if another creator, for lack of a lock file, was in the way.
 
         That creator took the new version for a leftover, or gave its own the same number. An error that the
         creator meets because of that is raised.
         """
         destination = self._room_for_new_version()
-        with HiddenDirectory(destination):
-            return self._build_in_hidden(destination, timeout, publish, may_repeat=may_repeat)
+        with HiddenDirectory(destination) as hidden:
+            return self._build_in_hidden(destination, hidden, record, timeout, publish, may_repeat=may_repeat)
 
     def _room_for_new_version(self) -> str:
         """Return the path that a swap will replace.
@@ -191,18 +197,23 @@ class Builder(ABC):
                 ) from None
 
     def _build_in_hidden(
-        self, destination: str, timeout: Timeout, publish: Publish | None, *, may_repeat: bool
+        self,
+        destination: str,
+        hidden: HiddenDirectory,
+        record: Record | None,
+        timeout: Timeout,
+        publish: Publish | None,
+        *,
+        may_repeat: bool,
     ) -> Stamp | None:
         assert self._creator is not None
         process, is_made, is_done = os.getpid(), False, False
         with os_errors_as(DatafileError, self._path, "make room for a new version of"):
-            names = self._hidden(KIND_NEW, destination)
-            listing = self._listing(
-                destination, needed=self._needs_listing(destination), directory=names.directory
-            )
-            self._remove_leftovers(destination, listing, names.directory)
+            names = self._hidden(KIND_NEW, destination, hidden.path)
+            listing = self._listing(destination, needed=self._needs_listing(destination), hidden=hidden)
+            self._remove_leftovers(destination, listing, hidden.path)
         previous = self._previous(destination)
-        note = self._dogpile._record.note if previous is not None else ""
+        note = (record or self._dogpile._record).note if previous is not None else ""
         target = Target(names.path(secrets.token_hex(4)), previous, note)
         before = signature(self._path)
         try:
@@ -214,13 +225,15 @@ class Builder(ABC):
                 return said if publish is None else publish(None, said, self._stamp_of_current)
             self._refuse_unless_made(target, before)
             is_made = True
-            open_writers.refuse(target)
-            self._refuse_invalid(target)
-            self._refuse_if_lost(destination)
+            if publish is not None or self._validate is not None or not self._is_swapped_alone():
+                # Before a validator, another host or a kept version has to do with it. The swap looks again.
+                open_writers.refuse(target)
+                self._refuse_invalid(target)
+                self._refuse_if_lost(destination)
             if publish is None:
-                swap = target._complete(self._swapped_in(target, destination, listing, timeout))
+                swap = target._complete(self._swapped_in(target, destination, hidden, listing, timeout))
             else:
-                put = partial(self._swapped_in, target, destination, None, timeout)
+                put = partial(self._swapped_in, target, destination, hidden, None, timeout)
                 swap = publish(target, target._complete(Stamp(None)), put)
             is_done = True
             return swap
@@ -231,8 +244,9 @@ class Builder(ABC):
         finally:
             if os.getpid() == process:
                 with suppress(OSError):  # it must not hide an earlier error; the next creation tries again
-                    for suffix in ("", *open_writers.COMPANIONS):
-                        replace.remove(target + suffix)
+                    if not (is_done and hidden.remove_if_empty()):
+                        for suffix in ("", *open_writers.COMPANIONS):
+                            replace.remove(target + suffix)
                     if not is_done:  # other names beside the new version are left to the next creation otherwise
                         self._remove_leftovers(destination, self._listing(destination))
 
@@ -244,17 +258,23 @@ class Builder(ABC):
                 f"validate refused the new version of {self._path!r}: the old one stays.",
             )
 
-    def _swapped_in(self, target: str, destination: str, listing: list[str] | None, timeout: Timeout) -> Stamp:
+    def _swapped_in(
+        self,
+        target: str,
+        destination: str,
+        hidden: HiddenDirectory,
+        listing: list[str] | None,
+        timeout: Timeout,
+    ) -> Stamp:
         """Put the new version at *target* in place, and return what is put on record.
 
         :param listing: as of :meth:`_listing`; ``None``: read it now.
         """
         with os_errors_as(DatafileError, self._path, "put the new version at"):
-            names = self._hidden(KIND_NEW, destination)  # still ours?
+            directory = hidden.checked()
             if listing is None:
-                needed = self._needs_listing(destination)
-                listing = self._listing(destination, needed=needed, directory=names.directory)
-            return self._put_in_place(target, destination, listing, timeout, names.directory)
+                listing = self._listing(destination, needed=self._needs_listing(destination))
+            return self._put_in_place(target, destination, listing, timeout, directory)
 
     def _stamp_of_current(self) -> Stamp:
         return Stamp(self._dogpile._shared.scope.fingerprint(), is_new=False)
@@ -265,8 +285,8 @@ class Builder(ABC):
         :raises Gone, Down: if the engine does not give it.
         """
         destination = self._room_for_new_version()
-        with HiddenDirectory(destination):
-            names = self._hidden(KIND_FETCHED, destination)
+        with HiddenDirectory(destination) as hidden:
+            names = self._hidden(KIND_FETCHED, destination, hidden.path)
             for middle in names.middles(names_in(names.directory, names.begin)):
                 with suppress(OSError):
                     replace.remove(names.path(middle))  # of a caller that was killed
@@ -275,7 +295,7 @@ class Builder(ABC):
                 with os_errors_as(DatafileError, target, "write what was fetched to"):
                     self._download(engine, blob, target)
                 self._refuse_invalid(target)
-                return self._swapped_in(target, destination, None, self._timeout)
+                return self._swapped_in(target, destination, hidden, None, self._timeout)
             finally:
                 with suppress(OSError):
                     replace.remove(target)
@@ -314,7 +334,7 @@ class Builder(ABC):
     def _owner(self, destination: str) -> str:
         # Callers that reach a file by different links do not share a mutex, so they must not share such names.
         own = destination
-        if os.path.islink(self._path):
+        if destination != self._path and os.path.islink(self._path):
             own = os.path.join(realpath(os.path.dirname(self._path)), os.path.basename(self._path))
         return "" if own == destination else own
 
@@ -324,9 +344,10 @@ class Builder(ABC):
         :param listing: as of :meth:`_listing`.
         :param directory: as of :meth:`_hidden`.
         """
-        if not self._dogpile.dogpilelock.lost:  # else another may be creating there
-            for names, found in self._leftovers(destination, listing, directory):
-                remove_leftovers(names, found)
+        for names, found in self._leftovers(destination, listing, directory):
+            left = [name for name in found if name.startswith(names.begin)]
+            if left and not self._dogpile.dogpilelock.lost:  # else another may be creating there
+                remove_leftovers(names, left)
 
     def _refuse_unless_made(self, target: str, before: tuple[int, ...] | None) -> None:
         """:raises DatafileError: if the creator did not make a file, or a directory, at *target*."""
@@ -383,12 +404,19 @@ class Builder(ABC):
         """
 
     @abstractmethod
-    def _listing(self, destination: str, *, needed: bool = False, directory: str | None = None) -> list[str]:
-        """Return the names where versions are kept: read once a creation, because it may be many.
+    def _listing(
+        self, destination: str, *, needed: bool = False, hidden: HiddenDirectory | None = None
+    ) -> list[str]:
+        """Return the names where versions are kept: read at most once a creation, because it may be many.
 
-        :param directory: as of :meth:`_hidden`.
         :param needed: as of :func:`.names_in`.
+        :param hidden: the hidden sub-directory, whose block was entered a moment ago.
         """
+
+    def _is_swapped_alone(self) -> bool:
+        """Return whether the swap looks for itself, and first, whether the new version is finished and the path
+        still is this creator's, and does nothing with an earlier version."""
+        return False
 
     @abstractmethod
     def _leftovers(

@@ -271,7 +271,9 @@ class DataDirectory(Resource[str]):
     def _needs_listing(self, destination: str) -> bool:
         return self._keep > 0 or not _is_plain(destination)
 
-    def _listing(self, destination: str, *, needed: bool = False, directory: str | None = None) -> list[str]:
+    def _listing(
+        self, destination: str, *, needed: bool = False, hidden: HiddenDirectory | None = None
+    ) -> list[str]:
         return names_in(os.path.dirname(destination), TEMP_PREFIX, needed=needed)
 
     def _upload(self, engine: Engine, path: str, current: Blob | None) -> Blob:
@@ -377,8 +379,8 @@ class DataDirectory(Resource[str]):
 
     def _point_to(self, name: str, destination: str) -> None:
         """Flip the symbolic link."""
-        with HiddenDirectory(destination):
-            link = self._hidden(KIND_NEW, destination).path(secrets.token_hex(4))
+        with HiddenDirectory(destination) as hidden:
+            link = self._hidden(KIND_NEW, destination, hidden.path).path(secrets.token_hex(4))
             with os_errors_as(DatafileError, destination, "make the symbolic link for"):
                 os.symlink(os.path.basename(name), link)
             replace.rename(link, destination)

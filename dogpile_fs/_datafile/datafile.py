@@ -14,6 +14,7 @@ from .._dogpile.policy import DEFAULT, Backoff, Policy
 from .._dogpile.stamp import Stamp
 from .._layout import KIND_KEPT, KIND_NEW, TEMP_PREFIX
 from .._os import fsync, mounts, permissions, replace
+from .._os.openfile import close_quietly
 from .._os.permissions import Permissions
 from .._os.waiting import INHERIT, Deadline, Timeout
 from .._sidecar.fingerprint import Fingerprint, fingerprint_of
@@ -244,8 +245,8 @@ class Datafile(Resource[BinaryIO]):
         close(held)
 
     def _destination(self) -> str:
-        destination = replace.real_path(self._path)
-        replace.regular_at(destination)
+        destination, found = replace.found_behind(self._path)
+        replace.refuse_irregular(destination, found)
         return destination
 
     def _refuse_irreplaceable(self, destination: str) -> None:
@@ -262,13 +263,19 @@ class Datafile(Resource[BinaryIO]):
     def _needs_listing(self, destination: str) -> bool:
         return self._keep > 0 and os.path.lexists(destination)
 
-    def _listing(self, destination: str, *, needed: bool = False, directory: str | None = None) -> list[str]:
+    def _listing(
+        self, destination: str, *, needed: bool = False, hidden: HiddenDirectory | None = None
+    ) -> list[str]:
+        if hidden is not None and hidden.is_new:
+            return []
+        directory = None if hidden is None else hidden.path
         return names_in(self._hidden(KIND_NEW, destination, directory).directory, TEMP_PREFIX, needed=needed)
 
     def _leftovers(
         self, destination: str, listing: list[str], directory: str | None
     ) -> Iterator[tuple[Names, list[str]]]:
-        yield self._hidden(KIND_NEW, destination, directory), listing
+        if listing:
+            yield self._hidden(KIND_NEW, destination, directory), listing
 
     def _put_in_place(
         self, target: str, destination: str, listing: list[str], timeout: Timeout, directory: str
@@ -278,6 +285,10 @@ class Datafile(Resource[BinaryIO]):
         if found is not None and self._skip_unchanged and same_contents(target, destination):
             return Stamp(fingerprint_of(found), is_new=False)
         fingerprint, is_finished = self._complete(target, permissions_of(found, destination))
+        stamp = Stamp(fingerprint, is_unfinished=not is_finished)
+        if not (self._keep or listing):
+            self._swap(target, destination, timeout)
+            return stamp
         history = self._history(destination, listing, directory)
         try:
             if self._keep and found is not None:
@@ -286,30 +297,40 @@ class Datafile(Resource[BinaryIO]):
         finally:
             if not self._dogpile.dogpilelock.lost:  # else another creator may have kept the current one
                 history.remove_all_but(self._keep)
-        return Stamp(fingerprint, is_unfinished=not is_finished)
+        return stamp
+
+    def _is_swapped_alone(self) -> bool:
+        return not (self._keep or self._skip_unchanged or self._readers)
 
     def _complete(self, target: str, predecessor: Permissions | None) -> tuple[Fingerprint, bool]:
         """Return its fingerprint, and whether it is known that no process has it open for writing."""
         with os_errors_as(DatafileError, target, "open the new version", reading=True):
-            file = open(target, "rb", buffering=0, opener=open_itself)  # noqa: SIM115
-        with file, os_errors_as(DatafileError, target, "complete the new version"):
+            fd = open_itself(target, os.O_RDONLY)
+        try:
+            return self._complete_open(fd, target, predecessor)
+        finally:
+            close_quietly(fd)
+
+    def _complete_open(self, fd: int, target: str, predecessor: Permissions | None) -> tuple[Fingerprint, bool]:
+        with os_errors_as(DatafileError, target, "complete the new version"):
             # By the path: the number of its names, at a moment when this is one of them. Another user who may
             # write the directory could have put another file there since the creator returned.
             found = os.stat(target, follow_symlinks=False)
             if not stat.S_ISREG(found.st_mode):
                 raise replace.no_regular_file(target, found)
-            if not os.path.samestat(found, os.fstat(file.fileno())):
+            opened = os.fstat(fd)
+            if not os.path.samestat(found, opened):
                 raise OSError(errno.EPERM, "another program has put another file in its place")
-            is_finished = open_writers.wait_for_writers(file.fileno(), target)
-            if predecessor and found.st_nlink > 1 and permissions.of(found, file.fileno()) != predecessor:
+            is_finished = open_writers.wait_for_writers(fd, target)
+            if predecessor and found.st_nlink > 1 and permissions.of(found, fd) != predecessor:
                 raise DatafileError(
                     errno.EPERM,
                     f"the new version {target!r} is a hard link, one of {found.st_nlink} names of a file: "
                     f"it is not given the permissions of {self._path!r}, because all would have them. "
                     "Hint: let the creator make a copy.",
                 )
-            complete(file.fileno(), predecessor, durable=self._durable)
-            return fingerprint_of(os.fstat(file.fileno())), is_finished
+            complete(fd, predecessor, durable=self._durable, now=opened)
+            return fingerprint_of(os.fstat(fd)), is_finished
 
     def _swap(self, new: str, destination: str, timeout: Timeout) -> None:
         """Put *new* in place while no reader is inside a block."""

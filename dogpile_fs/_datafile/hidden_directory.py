@@ -16,9 +16,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import closing, suppress
+from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from types import TracebackType
+from typing import Self
 
 from .._layout import hidden_directory_name, is_hidden_directory
 from .._os import permissions, trust
@@ -48,34 +49,74 @@ class HiddenDirectory:
     :raises DatafileError: on entering, as :func:`hidden_beside`.
     """
 
-    __slots__ = ("_open_file", "_process", "_resource")
+    __slots__ = ("_open_file", "_process", "_resource", "is_new", "path")
 
     def __init__(self, resource: str) -> None:
         self._resource = resource
         self._process = os.getpid()
         self._open_file: OpenFile | None = None
+        #: Its path, and whether entering the block has made it: nothing of an earlier creation is in it then.
+        self.path = ""
+        self.is_new = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         wait_until(self._holds, self._holds, Deadline(_PATIENCE))
+        return self
 
     def _holds(self) -> bool:
         """Make the sub-directory and lock it; False if another process removes it at this moment."""
-        path = hidden_beside(self._resource, make=True)
+        self.path, opened, self.is_new = _found_beside(self._resource, make=True)
         try:
-            self._open_file = lock(path, LOCK_SH, os.O_DIRECTORY)
+            if opened is None:  # the resource is in it
+                self._open_file = lock(self.path, LOCK_SH, os.O_DIRECTORY)
+                return self._open_file is not None
+            is_locked = False
+            try:
+                flock(opened.fd, LOCK_SH | LOCK_NB)
+                is_locked = opened.is_at_its_path()
+            except BlockingIOError:
+                pass
+            finally:
+                if not is_locked:
+                    opened.close()
+            if is_locked:
+                self._open_file = opened
+            return is_locked
         except OSError:
             return True  # no locks here: then no process removes it, either
-        return self._open_file is not None
+
+    def checked(self) -> str:
+        """Return its path, after a look whether the directory there still is the one that the block has.
+
+        :raises DatafileError: as :func:`hidden_beside`, if another one is there.
+        """
+        if self._open_file is None or not self._open_file.is_at_its_path():
+            return hidden_beside(self._resource)
+        return self.path
+
+    def remove_if_empty(self) -> bool:
+        """Remove it before the end of the block; False if something is in it, or another process uses it."""
+        open_file = self._open_file
+        if open_file is None or os.getpid() != self._process:
+            return False
+        try:
+            flock(open_file.fd, LOCK_EX | LOCK_NB)
+            os.rmdir(open_file.path)
+        except OSError:
+            with suppress(OSError):
+                flock(open_file.fd, LOCK_SH | LOCK_NB)
+            return False
+        self._open_file = None
+        open_file.close()
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        open_file, self._open_file = self._open_file, None
-        if open_file is None or os.getpid() != self._process:
-            return
-        with closing(open_file), suppress(OSError):  # it is in use, or something is kept in it
-            flock(open_file.fd, LOCK_EX | LOCK_NB)
-            os.rmdir(open_file.path)
+        open_file = self._open_file
+        if not self.remove_if_empty() and open_file is not None and os.getpid() == self._process:
+            self._open_file = None
+            open_file.close()
 
 
 def hidden_beside(resource: str, *, make: bool = False) -> str:
@@ -87,23 +128,48 @@ def hidden_beside(resource: str, *, make: bool = False) -> str:
     :param make: make it if it is missing.
     :raises DatafileError: if there is something else, or it belongs to another user, or it cannot be made.
     """
+    path, opened, _ = _found_beside(resource, make)
+    if opened is not None:
+        opened.close()
+    return path
+
+
+def _found_beside(resource: str, make: bool) -> tuple[str, OpenFile | None, bool]:
+    """Return the path of :func:`hidden_beside`, the sub-directory opened, and whether this call has made it.
+
+    It is not opened if it is missing, or if *resource* is in it.
+    """
     refuse_its_name(resource)
     directory = os.path.dirname(resource)
     if is_hidden_directory(directory):
-        return directory
+        return directory, None, False
     with os_errors_as(DatafileError, resource, "make a file beside"):
         parent = os.stat(directory)
-    is_shared = bool(parent.st_mode & stat.S_ISVTX) or parent.st_uid != os.geteuid()
-    path = os.path.join(directory, hidden_directory_name(os.geteuid() if is_shared else None))
+    user = os.geteuid()
+    is_shared = bool(parent.st_mode & stat.S_ISVTX) or parent.st_uid != user
+    path = os.path.join(directory, hidden_directory_name(user if is_shared else None))
     with os_errors_as(DatafileError, path, f"make a file for {resource!r} in" if make else "look into"):
+        is_new = make and _is_made(path)  # first: it is there only while another creation runs, or one is kept
         opened = open_directory(path, make)
         if opened is not None:
-            with closing(opened):
+            try:
                 found = os.fstat(opened.fd)
                 _refuse_unless_ours(path, found, parent)
                 if make:
                     inherit_from(opened.fd, found, directory, parent, is_private=is_shared)
-    return path
+            except BaseException:
+                opened.close()
+                raise
+    return path, opened, is_new
+
+
+def _is_made(path: str) -> bool:
+    """Make the sub-directory; False if there is something, or the system refuses."""
+    try:
+        os.mkdir(path, stat.S_IRWXU)
+    except OSError:
+        return False
+    return True
 
 
 def refuse_its_name(resource: str) -> None:
@@ -180,7 +246,7 @@ def inherit_from(
         mode, acl = mode & stat.S_ISGID, None
         gid = gid if mode else found.st_gid
     try:
-        permissions.inherit(fd, Permissions(mode | stat.S_IRWXU, found.st_uid, gid, acl))
+        permissions.inherit(fd, Permissions(mode | stat.S_IRWXU, found.st_uid, gid, acl), found)
         permissions.inherit_default(fd, directory)
     except OSError as error:
         if error.errno not in _NOT_PERMITTED:

@@ -76,12 +76,15 @@ def permissions_of(found: os.stat_result | None, path: str) -> Permissions | Non
         return None if found is None else permissions.of(found, path)
 
 
-def complete(fd: int, predecessor: Permissions | None, *, durable: bool) -> None:
+def complete(
+    fd: int, predecessor: Permissions | None, *, durable: bool, now: os.stat_result | None = None
+) -> None:
     """Give the new version *fd* the permissions of its *predecessor*, and write it to the disk if it is *durable*.
 
+    :param now: as of :func:`.permissions.inherit`.
     :raises OSError: if the system fails.
     """
     if predecessor is not None:
-        permissions.inherit(fd, predecessor)
+        permissions.inherit(fd, predecessor, now)
     if durable:
         fsync.sync(fd)

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from functools import lru_cache
 from time import monotonic, time
 from typing import Any
 
@@ -318,4 +319,7 @@ def _end_of_child(error: BaseException | None) -> tuple[int | None, int | None]:
 
 def this_process() -> dict[str, Any]:
     """Return host and pid of this process, for the record."""
-    return {"host": cleaned_host(os.uname().nodename), "pid": os.getpid()}
+    return {"host": _host(os.uname().nodename), "pid": os.getpid()}
+
+
+_host = lru_cache(maxsize=1)(cleaned_host)

@@ -145,11 +145,7 @@ class FileMutex(MutexBase[MutexHold]):
     def lost(self) -> bool:
         hold = self._hold
         # A look that fails says nothing: it must not cost a creation.
-        return (
-            hold is not None
-            and hold.fd >= 0
-            and (hold.path != self.path or hold.lost_its_path() or not hold.is_intact() or hold.is_revoked())
-        )
+        return hold is not None and hold.fd >= 0 and (hold.path != self.path or hold.is_lost())
 
     def _wait_until_released(self, deadline: Deadline) -> bool:
         return self._comes_free(deadline)

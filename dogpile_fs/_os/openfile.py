@@ -227,6 +227,28 @@ class OpenFile(NotCopied):
         except OSError:
             return False
 
+    def is_lost(self) -> bool:
+        """Return whether its lock excludes no later caller: it :meth:`lost_its_path`, is not intact, or is
+        revoked."""
+        own = None
+        try:
+            st = os.fstat(self._owner.fileno())
+            own = st.st_dev, st.st_ino
+        except (ValueError, AttributeError):  # closed here; never opened
+            return True
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                return True
+        if own is not None and self._opened_as not in (None, own):
+            return True
+        try:
+            st = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return self.is_revoked()
+        return own not in (None, (st.st_dev, st.st_ino)) or self.is_revoked()
+
     def is_revoked(self) -> bool:
         """Return whether the server has given its locks to others, because this host was cut off (NFS).
 

@@ -45,7 +45,7 @@ def of(found: os.stat_result, where: str | int) -> Permissions:
     return Permissions(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, _acl_of(where))
 
 
-def inherit(fd: int, before: Permissions) -> None:
+def inherit(fd: int, before: Permissions, now: os.stat_result | None = None) -> None:
     """Give the file *fd* the permission bits and the list of the one *before*, and its owner and group where that
     is allowed.
 
@@ -53,12 +53,14 @@ def inherit(fd: int, before: Permissions) -> None:
     files get its group, goes with the group. Where the group or the list cannot be kept, the group may do what all
     may do.
 
+    :param now: what ``stat`` says of the file, if that was asked a moment ago.
     :raises OSError: if the system fails.
     """
     mode, uid, gid, acl = before
-    now = os.fstat(fd)
-    for_group = True
+    now = os.fstat(fd) if now is None else now
+    for_group, is_touched = True, False
     if (now.st_uid, now.st_gid) != (uid, gid):
+        is_touched = True
         try:
             os.fchown(fd, uid, gid)
         except OSError as error:
@@ -71,10 +73,12 @@ def inherit(fd: int, before: Permissions) -> None:
             if not (for_group and stat.S_ISDIR(now.st_mode)):
                 mode &= ~stat.S_ISGID
     # Before the bits: else the group would have for a moment what the mask allows.
-    if not (for_group and _give_acl(fd, acl)):
-        _give_acl(fd, None)
-        mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
-    has = stat.S_IMODE(os.fstat(fd).st_mode)
+    if not for_group or _acl_of(fd) != acl:
+        is_touched = True
+        if not (for_group and _give_acl(fd, acl)):
+            _give_acl(fd, None)
+            mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
+    has = stat.S_IMODE((os.fstat(fd) if is_touched else now).st_mode)
     if has != mode:
         try:
             os.fchmod(fd, mode)

@@ -20,10 +20,12 @@ __all__ = [
     "NO_LINKS",
     "Retargeted",
     "exchange",
+    "found_behind",
     "link",
     "lstat",
     "no_regular_file",
     "real_path",
+    "refuse_irregular",
     "regular_at",
     "remove",
     "remove_tree",
@@ -62,15 +64,20 @@ def real_path(path: str) -> str:
 
     :raises DatafileError: if it leads to itself, or by a link that another user may have put there to mislead.
     """
+    return found_behind(path)[0]
+
+
+def found_behind(path: str) -> tuple[str, os.stat_result | None]:
+    """Return :func:`real_path` of *path*, and what ``stat`` says of that; ``None`` if there is nothing."""
     with os_errors_as(DatafileError, path, "look at"):
         real = _in_real_directory(path)
         for _ in range(_MOST_LINKS):
             try:
                 found = os.stat(real, follow_symlinks=False)
             except FileNotFoundError:
-                return real
+                return real, None
             if not stat.S_ISLNK(found.st_mode):
-                return real
+                return real, found
             trust.refuse(real, found)
             try:
                 link = os.readlink(real)
@@ -111,11 +118,16 @@ def regular_at(path: str) -> os.stat_result | None:
         user may have put there to mislead.
     """
     found = lstat(path)
+    refuse_irregular(path, found)
+    return found
+
+
+def refuse_irregular(path: str, found: os.stat_result | None) -> None:
+    """:raises DatafileError: as :func:`regular_at`, of what was *found* at *path*."""
     if found is not None:
         if not stat.S_ISREG(found.st_mode):
             raise no_regular_file(path, found)
         trust.refuse(path, found)
-    return found
 
 
 def no_regular_file(path: str, found: os.stat_result) -> DatafileError:

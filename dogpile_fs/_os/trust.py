@@ -24,8 +24,10 @@ def is_untrusted(path: str, found: os.stat_result) -> bool:
     """Return whether *found*, which is at *path*, belongs neither to this user nor to the directory's owner, in a
     sticky directory that all users may write.
     """
+    if found.st_uid == os.geteuid():
+        return False
     directory = _directory_of(path)
-    if directory.st_mode & _STICKY_AND_FOR_ALL != _STICKY_AND_FOR_ALL or found.st_uid == os.geteuid():
+    if directory.st_mode & _STICKY_AND_FOR_ALL != _STICKY_AND_FOR_ALL:
         return False
     # Inside a user namespace, all users that it does not map are the same user.
     return found.st_uid != directory.st_uid or found.st_uid == _unmapped_user()

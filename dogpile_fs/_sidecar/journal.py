@@ -78,13 +78,15 @@ class Entry(NamedTuple):
 class Journal:
     """The journal at *path*. *mode*: permission bits, as of the sidecar. *name*: of the resource, for messages."""
 
-    __slots__ = ("_has_warned", "mode", "name", "path")
+    __slots__ = ("_has_warned", "_last", "mode", "name", "path")
 
     def __init__(self, path: str, mode: int | None = None, *, name: str) -> None:
         self.path = path
         self.mode = mode
         self.name = name
         self._has_warned = False
+        #: The number of the attempt that this object has written last; 0 for none.
+        self._last = 0
 
     def place(self) -> Place | None:
         """Return where it is now; ``None`` if the system does not say."""
@@ -144,45 +146,72 @@ class Journal:
         return next((signs for signs in reversed(found) if signs is not None), None)
 
     def _append(self, entry: Entry) -> None:
-        open_file = self._opened()
+        open_file, size = self._opened()
         try:
-            data = os.pread(open_file.fd, SIZE + 1, 0)
-            last = _last_number(data)
-            if data and not last:
-                log.warning("%r held no line of a journal but other bytes: it is begun anew", self.path)
-                data = b""
-                os.ftruncate(open_file.fd, 0)
-            elif len(data) > SIZE:
-                os.ftruncate(open_file.fd, SIZE)
-            number = last + 1
-            at = (number - 1) % SLOTS * SLOT
-            written = os.pwrite(open_file.fd, encode(entry._replace(number=number)), at)
+            last, before = self._last, self._is_followed_by(open_file, size)
+            if before is None:
+                data = os.pread(open_file.fd, SIZE + 1, 0)
+                last = _last_number(data)
+                if data and not last:
+                    log.warning("%r held no line of a journal but other bytes: it is begun anew", self.path)
+                    data = b""
+                    os.ftruncate(open_file.fd, 0)
+                elif len(data) > SIZE:
+                    os.ftruncate(open_file.fd, SIZE)
+                at = last % SLOTS * SLOT
+                before, size = data[at : at + SLOT], min(len(data), SIZE)
+            at = last % SLOTS * SLOT
+            written = os.pwrite(open_file.fd, encode(entry._replace(number=last + 1)), at)
             if written != SLOT:  # a full disk or a limit
-                os.pwrite(open_file.fd, data[at : at + written], at)
-                os.ftruncate(open_file.fd, min(len(data), SIZE))
+                os.pwrite(open_file.fd, before[:written], at)
+                os.ftruncate(open_file.fd, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._last = last + 1
         finally:
             open_file.close()
 
-    def _opened(self) -> OpenFile:
-        """Open it, made if it is missing. A file that has a second name may be another user's: its name here is
-        removed."""
+    def _is_followed_by(self, open_file: OpenFile, size: int) -> bytes | None:
+        """Return the bytes that the next line replaces, if the last one is this object's and the file is whole.
+
+        ``None`` if that cannot be told from the two lines, so that all of them have to be read.
+        """
+        last = self._last
+        if not last or size != min(last, SLOTS) * SLOT:
+            return None
+        at = (last - 1) % SLOTS * SLOT
+        two = os.pread(open_file.fd, 2 * SLOT, at)
+        own, following = two[:SLOT], two[SLOT:]
+        if last % SLOTS == 0:
+            following = os.pread(open_file.fd, SLOT, 0)
+        if _last_number(own) != last:
+            return None
+        if last < SLOTS:
+            return b""
+        return following if _last_number(following) == last + 1 - SLOTS else None
+
+    def _opened(self) -> tuple[OpenFile, int]:
+        """Open it, made if it is missing, and return its size as well.
+
+        A file that has a second name may be another user's: its name here is removed.
+        """
         open_file = open_regular(OpenFile(self.path), os.O_RDWR, self.mode, create=True)
         try:
-            links = os.fstat(open_file.fd).st_nlink
+            found = os.fstat(open_file.fd)
+            links = found.st_nlink
             if links == 1:
-                return open_file
+                return open_file, found.st_size
             open_file.close()
             with suppress(FileNotFoundError):
                 os.unlink(self.path)
             log.warning("%r was a hard link, one of %d names of a file; it was removed", self.path, links)
             open_file = open_regular(OpenFile(self.path), os.O_RDWR, self.mode, create=True)
-            if os.fstat(open_file.fd).st_nlink > 1:
+            found = os.fstat(open_file.fd)
+            if found.st_nlink > 1:
                 raise OSError(errno.EMLINK, "another process keeps making it a hard link", self.path)
         except BaseException:
             open_file.close()
             raise
-        return open_file
+        return open_file, found.st_size
 
 
 def encode(entry: Entry) -> bytes:

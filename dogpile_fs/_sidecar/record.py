@@ -24,13 +24,15 @@ import math
 import sys
 import zlib
 from collections import namedtuple
+from itertools import repeat
+from operator import attrgetter
 
 from .fingerprint import FILE, KINDS, UNTAGGED, Fingerprint
 
 # `dogpile-fs run` imports this module to find a fresh file fresh; typing and dataclasses would double its time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, Final, Literal, NamedTuple
 
     #: ``fresh`` and ``stale`` pass through (stale while another creates). ``expired``, too old for any reader, and
@@ -274,6 +276,15 @@ FIELDS: Final = {
     "changes": _Field("resource", 0, _is_count, _MOST),
 }
 GROUPS: Final = ("version", "failures", "resource")
+_DEFAULTS: Final = tuple(field.default for field in FIELDS.values())
+_REPLACEABLE: Final = {*FIELDS, "unknown", "device"}
+#: Returns the values of all fields of a record, in order.
+_values_of: Final[Callable[[Any], tuple[Any, ...]]] = attrgetter(*FIELDS)
+
+
+def _set_fields(record: Record, values: Iterable[Any]) -> None:
+    # A loop without bytecode, because a creation makes many records: setattr returns nothing, so that all are set.
+    any(map(setattr, repeat(record), FIELDS, values))
 
 
 class NewerFormat(ValueError):
@@ -362,22 +373,33 @@ class Record:
     def __init__(self, unknown: dict[str, dict[str, Any]] | None = None, device: int = 0, **values: Any) -> None:
         self.unknown = unknown or {}
         self.device = device
-        for name, field in FIELDS.items():
-            setattr(self, name, values.pop(name, field.default))
-        if values:
-            raise TypeError(f"a record has no {', '.join(values)}")
-        found = self.fingerprint
+        if not values.keys() <= FIELDS.keys():
+            raise TypeError(f"a record has no {', '.join(values.keys() - FIELDS.keys())}")
+        _set_fields(self, map(values.get, FIELDS, _DEFAULTS))
+        self._derive()
+
+    def _derive(self) -> None:
+        """Set what follows from the fields."""
+        found, device = self.fingerprint, self.device
         self.version = (self.generation,) if found is None else (*found[1:], self.fingerprint_generation, device)
         is_plain = self.has_value and self.invalidated is None and self.lifetime is None
         self.fresh_from = self.createdtime if is_plain else -math.inf
 
     def fields(self) -> dict[str, Any]:
         """Return the values of all fields, by name."""
-        return {name: getattr(self, name) for name in FIELDS}
+        return dict(zip(FIELDS, _values_of(self), strict=True))
 
     def replace(self, **changes: Any) -> Record:
         """Return a record that differs in *changes*."""
-        return Record(**{"unknown": self.unknown, "device": self.device, **self.fields(), **changes})
+        made = Record.__new__(Record)
+        made.unknown, made.device = self.unknown, self.device
+        _set_fields(made, _values_of(self))
+        for name, value in changes.items():
+            if name not in _REPLACEABLE:
+                raise TypeError(f"a record has no {name}")
+            setattr(made, name, value)
+        made._derive()
+        return made
 
     def _key(self) -> tuple[object, ...]:
         return tuple(getattr(self, name) for name in FIELDS if name != "changes")
@@ -661,7 +683,7 @@ def encode(record: Record) -> bytes:
     :raises ValueError: if there is no room for the fields themselves, so that one of them is not sound.
     """
     for unknown in (record.unknown, {}):
-        for separators in ((", ", ": "), (",", ":")):
+        for separators in _SEPARATORS:
             text = _json(_grouped(record, unknown), separators)
             if len(text) < CHECKSUM_AT and (not unknown or len(_json(unknown, separators)) <= _MOST_UNKNOWN):
                 body = text.ljust(CHECKSUM_AT)
@@ -669,9 +691,13 @@ def encode(record: Record) -> bytes:
     raise ValueError(f"no sidecar record has room for {record!r}")
 
 
+_SEPARATORS: Final = ((", ", ": "), (",", ":"))
+_ENCODERS: Final = {each: json.JSONEncoder(ensure_ascii=False, separators=each).encode for each in _SEPARATORS}
+
+
 def _json(value: object, separators: tuple[str, str]) -> bytes:
     # Unknown text may hold surrogates, which UTF-8 does not have.
-    return json.dumps(value, ensure_ascii=False, separators=separators).encode("utf-8", "replace")
+    return _ENCODERS[separators](value).encode("utf-8", "replace")
 
 
 def _grouped(record: Record, unknown: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -681,8 +707,7 @@ def _grouped(record: Record, unknown: dict[str, dict[str, Any]]) -> dict[str, An
 def grouped_fields(record: Record, unknown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the fields of *record* that have not their defaults, by group, with *unknown* ones."""
     groups: dict[str, Any] = {group: {} for group in GROUPS}
-    for name, field in FIELDS.items():
-        value = getattr(record, name)
+    for (name, field), value in zip(FIELDS.items(), _values_of(record), strict=True):
         if value != field.default:
             groups[field.group][name] = value
     if record.attempt is not None:

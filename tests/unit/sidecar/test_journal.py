@@ -100,6 +100,43 @@ def test_a_torn_slot_loses_one_line(torn: bytes, journal: Journal) -> None:
     assert numbers(journal) == ([1, 2, 4, 5, 6] if torn else [1, 2, 3, 4, 5])
 
 
+@pytest.mark.parametrize(
+    "turns", [[0], [0, 1], [0, 0, 1], [0] * 63 + [1], [0] * 64 + [1] * 64, [0] * 3 + [1] * 65]
+)
+def test_objects_that_take_turns_number_all_attempts(turns: list[int], journal: Journal) -> None:
+    objects = [journal, Journal(journal.path, name=journal.name)]
+    for number in range(1, 2 * SLOTS + 70):
+        objects[turns[number % len(turns)]].append(ENTRY)
+        assert numbers(journal) == list(range(max(1, number - SLOTS + 1), number + 1))
+
+
+@pytest.mark.parametrize("so_far", [1, 5, SLOTS - 1, SLOTS, SLOTS + 5, 2 * SLOTS])
+@pytest.mark.parametrize("change", ["own line", "next line", "cut", "longer", "gone"])
+def test_an_object_that_has_written_the_last_line_finds_what_has_become_of_the_others(
+    so_far: int, change: str, journal: Journal
+) -> None:
+    for _ in range(so_far):
+        journal.append(ENTRY)
+    last = so_far
+    if change == "own line":
+        overwrite(journal, so_far, encode(ENTRY._replace(number=so_far + SLOTS)))
+        last += SLOTS
+    elif change == "next line":
+        overwrite(journal, so_far + 1, encode(ENTRY._replace(number=so_far + 1)))
+        last += 1
+    elif change == "cut":
+        os.truncate(journal.path, SLOT)
+        last = numbers(journal)[-1]
+    elif change == "longer":
+        os.truncate(journal.path, SIZE + SLOT)
+    else:
+        os.unlink(journal.path)
+        last = 0
+    journal.append(ENTRY)
+    assert numbers(journal)[-1] == last + 1
+    assert os.path.getsize(journal.path) <= SIZE
+
+
 @pytest.mark.parametrize("foreign", [b"x", b"\0" * 3000, b"a line\n" * 10_000, os.urandom(SIZE), b"\n" * SLOT])
 def test_foreign_bytes_are_no_entries_and_the_next_attempt_begins_it_anew(
     foreign: bytes, journal: Journal, caplog: pytest.LogCaptureFixture
