@@ -74,8 +74,16 @@ def current() -> Holder:
     """Return the caller."""
     thread = _threads.me
     modules = sys.modules
-    if not ("asyncio.events" in modules or "trio.lowlevel" in modules or "greenlet" in modules):
-        return thread  # for the hot path: no task and no greenlet can run
+    # For the hot path: no task and no greenlet can run. Many programs import asyncio and run no loop.
+    if "trio.lowlevel" not in modules and "greenlet" not in modules:
+        events = modules.get("asyncio.events")
+        if events is None:
+            return thread
+        try:
+            if events._get_running_loop() is None:
+                return thread
+        except AttributeError:  # another thread is importing the module
+            return thread
     running = _running()
     if running is None:
         return thread
