@@ -152,10 +152,13 @@ def _about(status: Status | None, found: os.stat_result) -> dict[str, str]:
     if status is not None and status.createdtime is not None:
         created = status.createdtime
         tag = status.content or f"{status.generation}-{int(created * 1e6):x}-{tag}"
-        left = _YEAR if status.fresh_until is None else max(0, int(status.fresh_until - time()))
+        until = status.fresh_until
+        if until is None and status.expiretime is not None:
+            until = created + status.expiretime  # its creator's: an object that only reads need not know one
+        left = 0 if status.state != "fresh" else _YEAR if until is None else max(0, int(until - time()))
         cache = f"max-age={left}"
         beyond = status.expiretime if status.max_stale is None else status.max_stale
-        if beyond is not None and status.fresh_until is not None:
+        if beyond is not None and until is not None:
             cache += f", stale-while-revalidate={int(beyond)}"
     return {
         "ETag": f'"{tag}"',

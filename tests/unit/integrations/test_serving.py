@@ -251,6 +251,20 @@ def test_hosts_agree_on_the_tag_where_an_origin_tells_the_contents(ask: Ask, tmp
     assert len(tags) == 1
 
 
+def test_an_object_that_only_reads_tells_its_creators_lifetime(ask: Ask, tmp_path: Path) -> None:
+    Datafile(tmp_path / "r", 3600, create).refresh()
+    age, beyond = ask(Datafile(tmp_path / "r")).headers["cache-control"].split(", ")
+    assert 3500 < int(age.removeprefix("max-age=")) <= 3600
+    assert beyond == "stale-while-revalidate=3600"
+
+
+def test_what_was_invalidated_is_not_kept(ask: Ask, tmp_path: Path) -> None:
+    Datafile(tmp_path / "r", 3600, create).refresh()
+    reader = Datafile(tmp_path / "r")
+    reader.invalidate()
+    assert ask(reader).headers["cache-control"].split(", ")[0] == "max-age=0"
+
+
 def test_a_version_that_never_expires_may_be_kept_for_a_year(ask: Ask, tmp_path: Path) -> None:
     assert ask(Datafile(tmp_path / "r", None, create)).headers["cache-control"] == "max-age=31536000"
 
