@@ -59,6 +59,9 @@ log = logging.getLogger("dogpile_fs")
 #: Seconds that a caller with a version spends at most to ask whether there is another; and a process or thread
 #: that asks on behalf of others, which may reach a slow origin thereby.
 _QUICK, _PATIENT = 0.5, 5.0
+#: Seconds for which an answer of the origin serves a caller that is elected. Not more than a question may take: an
+#: origin that has gone away since then costs that caller a write, which is tried for longer than a question.
+_STANDS = 5.0
 #: Seconds of the first and the longest pause after a question without an answer, and of a caller that waits for
 #: the version of another host.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
@@ -266,12 +269,15 @@ class HostElection:
     def _stands(self, watch: OriginWatch, wanted: Wanted) -> bool:
         """Return whether the last answer of the origin will do for a caller that was elected.
 
-        It was given less than ``check`` seconds ago, and this host has changed nothing since then. If another host
-        has, the write of the attempt finds that out. A caller that refreshes asks whether another host has ended.
+        This host has changed nothing since then. If another host has, the write of the attempt finds that out. A
+        caller that refreshes asks whether another host has ended.
         """
-        record = self.scope.read()
-        has_answer = watch.misses == 0 and watch.down_since is None and (wanted == "pass" or not watch.attempt)
-        return has_answer and not (record.invalidated or record.failures or self.is_due(record, time()))
+        record, now = self.scope.read(), time()
+        if watch.asked_at is None or not 0 <= now - watch.asked_at < _STANDS or watch.misses:
+            return False
+        if record.invalidated or record.failures or self.is_due(record, now):
+            return False
+        return wanted == "pass" or not watch.attempt
 
     def _gone_on_with(
         self, fd: int, watch: OriginWatch, news: list[Record], known: Found, *, is_confirmed: bool = False
