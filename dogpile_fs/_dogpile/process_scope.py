@@ -121,6 +121,4 @@ class ProcessScope:
         from .._locks.readwrite import ReadWriteFileLock
 
         sidecar = self.sidecar
-        lock = ReadWriteFileLock(self._base + RWLOCK_SUFFIX, timeout=sidecar.timeout, mode=sidecar.mode)
-        lock._tell_readers = sidecar.end_snapshots
-        return lock
+        return ReadWriteFileLock(self._base + RWLOCK_SUFFIX, timeout=sidecar.timeout, mode=sidecar.mode)

@@ -1,26 +1,22 @@
 """The reader slots of a ReadWriteFileLock: through each, one caller at a time is inside as a reader.
 
 Each block has a description of the lock file to itself, also a block inside another one of the same caller, and a
-pool keeps a few for the next readers: a reader that meets no writer pays for two system calls, in and out. A third
-is the query for a pending writer. A reader is spared it if it enters with the guard that the slot was entered with
-before: a writer that begins to wait ends the use of all guards (``_tell_readers``), and each is used for 10 ms at
-most.
-
-No lock of the process guards the slots: what threads share is changed by operations on lists and sets that no
-thread sees half done, and what an interrupted thread drops in between is closed, and so unlocked.
+pool keeps a few for the next readers: a reader that meets no writer pays for three system calls, the query for
+a pending writer, in, and out. No lock of the process guards them: what threads share is changed by operations on
+lists and sets that no thread sees half done, and what an interrupted thread drops in between is closed, and so
+unlocked.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from fcntl import F_OFD_GETLK, LOCK_UN, fcntl, flock
 from functools import partial
-from time import monotonic, time
+from time import monotonic
 from types import TracebackType
-from typing import Protocol
 
 from .._os import fork, kept_open
 from .._os.fork import IN_PARENT
@@ -45,20 +41,6 @@ _MOST_IDLE = 4
 _GRACE = 1.0
 
 
-class Guard(Protocol):
-    """What a reader enters with, if it need not go through the election: a guard that a caller before it has left.
-
-    In use from the wall-clock time *since* on and before *until*, which is 10 ms later at most.
-    """
-
-    since: float
-    until: float
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
 class ReaderSlot(holds.Hold):
     """A description through which one reader at a time is inside, and the context manager of its block.
 
@@ -73,10 +55,9 @@ class ReaderSlot(holds.Hold):
     #: The slot through which the caller has entered instead, if this one could not be used.
     hold: ReaderSlot | None
     #: The guard whose ``__exit__`` gets the error with which the block ended.
-    guard: Guard | None
-    #: The guard that it was when no writer was pending and the path was looked at. It is another one as soon as a
-    #: writer has begun to wait.
-    checked_with: Guard | None
+    guard: AbstractContextManager[object] | None
+    #: The guard that it was when the path was looked at last. It is another one at least every 10 ms.
+    checked_with: AbstractContextManager[object] | None
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -86,19 +67,15 @@ class ReaderSlot(holds.Hold):
         pool = self.pool
         if pool is None:
             raise RuntimeError("this block has been left already: a context manager of a reader is entered once")
-        fd, guard = self.fd, self.guard
+        fd = self.fd
         try:
             # As rw_protocol.enter_unless_pending(): here, because calls cost a tenth of a pass.
-            if IN_PARENT[0]:
-                if guard is not None and guard is self.checked_with and guard.since <= time() < guard.until:
-                    flock(fd, SHARED_NOW)
+            if IN_PARENT[0] and fcntl(fd, F_OFD_GETLK, QUERY_PENDING) == NO_WRITER_PENDING:
+                flock(fd, SHARED_NOW)
+                guard = self.guard
+                if (guard is not None and guard is self.checked_with) or self.is_still_at_its_path():
                     self.holder = holds.current()
                     return
-                if fcntl(fd, F_OFD_GETLK, QUERY_PENDING) == NO_WRITER_PENDING:
-                    flock(fd, SHARED_NOW)
-                    if self.is_still_at_its_path():
-                        self.holder = holds.current()
-                        return
         except (OSError, ValueError):  # the latter if a fork has closed it
             pass
         except BaseException:  # an interrupt: not to stay inside for as long as its traceback lives
@@ -152,11 +129,7 @@ class ReaderSlot(holds.Hold):
 class ReaderPool(ReadWriteBase[ReaderSlot, WriteHold]):
     """The readers' half of a :class:`.ReadWriteFileLock`: its idle slots, its timeout, and the slow way in."""
 
-    __slots__ = ("_idle", "_mode", "_tell_readers", "path")
-
-    #: Called by a writer that begins to wait, with the pending byte locked: ends the use of all guards with which
-    #: readers pass, so that they query that byte. Reports no failure: guards end by themselves after 10 ms.
-    _tell_readers: Callable[[], object]
+    __slots__ = ("_idle", "_mode", "path")
 
     def __init__(
         self, path: str | os.PathLike[str], *, timeout: float | None = None, mode: int | None = None
@@ -166,7 +139,6 @@ class ReaderPool(ReadWriteBase[ReaderSlot, WriteHold]):
         self._mode = checked_mode(mode)
         # Open, locking nothing, for the next readers.
         self._idle: list[ReaderSlot] = []
-        self._tell_readers = bool  # where no guards are used, readers always query it
 
     @property
     def _name(self) -> str:

@@ -67,9 +67,7 @@ class ReadWriteFileLock(ReaderPool):
             while True:
                 hold.open_lock_file(self._mode, write=True)
                 with self._waiting("write", lambda: True, deadline) as wait:
-                    if not rw_protocol.enter_as_writer(
-                        hold, wait.deadline, self._tell_readers
-                    ) or self._is_written(wait.deadline):
+                    if not rw_protocol.enter_as_writer(hold, wait.deadline) or self._is_written(wait.deadline):
                         raise self._timed_out("readers or a writer", wait)
                 if hold.is_at_its_path():
                     hold.holder = holds.current()

@@ -9,10 +9,6 @@ Three locks are in the one file:
 
 A writer that waits for the flock also locks the byte whose number is the time since when it does.
 
-A reader that passes again and again does not query the pending byte each time, where a writer that begins to wait
-can tell it to (:attr:`.ReaderPool._tell_readers`): the writer locks the byte first, and tells then. If it cannot
-tell, readers query the byte after 10 ms at the latest.
-
 While the pending byte is locked, a reader that is not inside does not take the flock: readers that keep
 overlapping cannot keep a writer out. A writer that has locked the pending byte and finds readers waiting unlocks
 it until they are inside: writers that follow each other cannot keep a reader out.
@@ -23,7 +19,6 @@ when their process dies, so there is nothing to repair.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from fcntl import LOCK_NB, LOCK_SH, flock
 
@@ -31,7 +26,7 @@ import portalocker
 
 from .._os import byterange
 from .._os.openfile import OpenFile
-from .._os.waiting import NOW, Deadline, wait_until
+from .._os.waiting import Deadline, wait_until
 from ..errors import LockFileError, os_errors_as
 from . import holds
 
@@ -121,12 +116,11 @@ def wait_as_reader(open_file: OpenFile, deadline: Deadline, *, behind_writers: b
     return False
 
 
-def enter_as_writer(open_file: OpenFile, deadline: Deadline, tell_readers: Callable[[], object]) -> bool:
+def enter_as_writer(open_file: OpenFile, deadline: Deadline) -> bool:
     """Enter as the writer through *open_file*, which is open for writing.
 
     Lock the pending byte, then wait until no reader is inside.
 
-    :param tell_readers: has readers query the pending byte. Called if readers are inside, and it is worth waiting.
     :returns: False if *deadline* came first; then *open_file* must be closed.
     :raises LockFileError: if the system refuses a lock.
     """
@@ -143,14 +137,9 @@ def enter_as_writer(open_file: OpenFile, deadline: Deadline, tell_readers: Calla
             byterange.unlock(fd, _WAITING_READERS)
             if not byterange.lock_until(byterange.exclusive, fd, _PENDING, deadline):
                 return False
-    if _lock_file(open_file, portalocker.LOCK_EX, NOW):
-        return True
-    if deadline.left == 0:
-        return False
     since = time.monotonic_ns()
     with suppress(OSError):  # the byte only says for how long the writer has waited
         byterange.exclusive(fd, since, wait=False)
-    tell_readers()
     if not _lock_file(open_file, portalocker.LOCK_EX, deadline):
         return False
     with suppress(OSError):

@@ -20,7 +20,6 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from functools import partial
 from time import time
@@ -28,7 +27,7 @@ from time import time
 from .._os import fsync, kept_open
 from .._os.openfile import OpenFile, open_regular
 from .._os.waiting import Deadline, wait_until
-from ..errors import NO_PERMISSION, DogpileError, LockTimeout, SidecarError, as_error
+from ..errors import NO_PERMISSION, LockTimeout, SidecarError, as_error
 from . import hardlink
 from .change import Change
 from .record import CHECKSUM_AT, DAMAGED, MISSING, SIZE, NewerFormat, Record, decode, encode, is_whole
@@ -156,7 +155,7 @@ class Sidecar:
         again = True
         while True:
             try:
-                if self._changed(make, Deadline(self.timeout), create=True):
+                if self._changed(make):
                     return
             except (SidecarError, LockTimeout):
                 raise
@@ -164,15 +163,6 @@ class Sidecar:
                 if not again or error.errno != errno.ESTALE:  # that is: another host has replaced it
                     raise as_error(SidecarError, self.path, "write the sidecar", error) from error
                 again = False
-
-    def end_snapshots(self) -> None:
-        """Change the length, so that all callers read the record again at their next pass; the record stays.
-
-        Do nothing if there is no sound record or it cannot be written, or another program keeps it locked: callers
-        read it again after 10 ms in any case.
-        """
-        with suppress(DogpileError, OSError):
-            self._changed(Record.replace, Deadline(_READ_EVERY), create=False)
 
     def sync(self) -> None:
         """Write the record and the sidecar's name to the disk; otherwise the system does so when it likes.
@@ -192,32 +182,26 @@ class Sidecar:
                 raise as_error(SidecarError, self.path, "make durable what was written to", error) from error
         fsync.sync_directory(os.path.dirname(self.path), SidecarError)
 
-    def _changed(self, make: Callable[[Record], Record], deadline: Deadline, *, create: bool) -> bool:
-        """Replace the record as :meth:`change` does, unless the file is replaced meanwhile: then return False.
-
-        :param create: False: change a sound record, and do nothing where there is none.
-        """
+    def _changed(self, make: Callable[[Record], Record]) -> bool:
         change = Change.in_progress_at(self.path)
         if change is not None:
             # A signal handler or a finalizer runs in the middle of a change by this thread, and would wait for
             # that. It changes the file under the same lock, and the change that it interrupted begins anew.
             change.crossings += 1
-            return self._change_locked(change, make, deadline, create)
-        change = Change(open_regular(OpenFile(self.path), os.O_RDWR, self.mode, create=create))
+            return self._change_locked(change, make)
+        change = Change(open_regular(OpenFile(self.path), os.O_RDWR, self.mode, create=True))
         try:
             change.begin()
-            return self._change_locked(change, make, deadline, create)
+            return self._change_locked(change, make)
         finally:
             change.end()
 
-    def _change_locked(
-        self, change: Change, make: Callable[[Record], Record], deadline: Deadline, create: bool
-    ) -> bool:
+    def _change_locked(self, change: Change, make: Callable[[Record], Record]) -> bool:
         open_file = change.open_file
-        if not _wait_for_lock(open_file, LOCK_EX, deadline):
+        if not _wait_for_lock(open_file, LOCK_EX, Deadline(self.timeout)):
             raise LockTimeout(
-                f"another program kept the sidecar {self.path!r} locked for {deadline.timeout} s. Hint: find it "
-                "with fuser(1) or in /proc/locks; dogpile_fs locks a sidecar for microseconds."
+                f"another program kept the sidecar {self.path!r} locked for {self.timeout} s. Hint: find it with "
+                "fuser(1) or in /proc/locks; dogpile_fs locks a sidecar for microseconds."
             )
         is_written = False
         while not is_written:
@@ -232,8 +216,6 @@ class Sidecar:
                 before: Record | None = last.record
             else:
                 before = self._decoded(data) if data else MISSING
-            if not create and (before is None or not data):
-                return True
             # Where no record says how often the file was written, its length goes on from the one that it has.
             changes = max(0, length - SIZE) if before is None or not data else before.changes
             made = make(DAMAGED if before is None else before)

@@ -77,7 +77,7 @@ class _NeverFilled(set[Any]):
 def _no_writer_preference() -> None:
     """A writer does not lock the pending byte before it waits."""
 
-    def enter_as_writer(open_file: OpenFile, deadline: Any, tell_readers: Any) -> bool:
+    def enter_as_writer(open_file: OpenFile, deadline: Any) -> bool:
         return rw_protocol._lock_file(open_file, portalocker.LOCK_EX, deadline)
 
     rw_protocol.enter_as_writer = enter_as_writer

@@ -18,9 +18,6 @@
 byte flock[3], pending[3], waiting[3];  /* flock of the file; pending byte; waiting-readers byte */
 byte inside[3], wants[3];               /* the role in which process i is inside; in which it waits */
 
-#define CHECKED 2
-byte guard[3];                          /* of process i, in use: none, 1, or CHECKED: its idle slot found no writer with it */
-
 /* Processes that were inside when the lock file was deleted do not count. */
 #define MEETS(j, as) \
     (j != me && file[j] == at_path && (inside[j] == WRITER || (inside[j] == READER && as == WRITER)))
@@ -33,32 +30,23 @@ inline come_in(as)
 
 inline close_description()
 {
-    atomic { flock[me] = UN; pending[me] = UN; waiting[me] = UN; file[me] = NONE; guard[me] = 0 }
-}
-
-/* ReaderPool._tell_readers: the sidecar's length is another one. */
-inline tell_readers()
-{
-    atomic { guard[0] = 0; guard[1] = 0; guard[2] = 0 }
+    atomic { flock[me] = UN; pending[me] = UN; waiting[me] = UN; file[me] = NONE }
 }
 
 proctype process(byte me)
 {
-    bool is_checked;
 alive:
     {
     outside:
         do
         :: MAY(READERS) -> atomic { wants[me] = READER };
 
-            if
-            :: file[me] == NONE -> goto slowly
-            :: atomic { file[me] != NONE && guard[me] == CHECKED -> is_checked = true }
-            :: atomic { file[me] != NONE -> is_checked = false; guard[me] = 1 }     /* also after 10 ms */
-            fi;
             if                                          /* ReaderSlot.__enter__ of an idle slot */
-            :: is_checked
-            :: !is_checked && CAN(pending, me, SH)         /* QUERY_PENDING */
+            :: file[me] == NONE -> goto slowly
+            :: else
+            fi;
+            if
+            :: CAN(pending, me, SH)                        /* QUERY_PENDING */
 #ifdef NO_QUERY
             :: else
 #else
@@ -70,18 +58,10 @@ alive:
             :: else -> goto lost_slot
             fi;
             if
-            :: atomic {
-                IS_AT_ITS_PATH -> come_in(READER);
-                is_checked = false;
-                if
-                :: guard[me] == 1 -> guard[me] = CHECKED
-                :: else
-                fi
-               }; goto reading
+            :: atomic { IS_AT_ITS_PATH -> come_in(READER) }; goto reading
             :: else
             fi;
         lost_slot:
-            is_checked = false;
             close_description();
 
         slowly:                                         /* ReadWriteFileLock._enter_slowly */
@@ -133,10 +113,6 @@ alive:
 
         write:                                          /* ReadWriteFileLock._enter_as_writer */
             open_lock_file();
-#ifdef TELLS_FIRST
-            tell_readers();
-#define NO_TELLING
-#endif
 #ifdef YIELDS_AGAIN
             do                                          /* the code before this model found the fault */
             :: TAKE(pending, EX);
@@ -164,14 +140,7 @@ alive:
 #endif
             fi;
 #endif
-            if
-            :: atomic { CAN(flock, me, EX) -> flock[me] = EX }
-#ifdef NO_TELLING
-            :: else -> TAKE(flock, EX)
-#else
-            :: else -> tell_readers(); TAKE(flock, EX)
-#endif
-            fi;
+            TAKE(flock, EX);
             if
             :: atomic { IS_AT_ITS_PATH -> come_in(WRITER) }
 #ifdef NO_PATH_CHECK_WRITER
@@ -192,7 +161,7 @@ alive:
 #ifdef LOCKS_SURVIVE
         atomic { killed == me -> killed = NONE }; goto end_of_it
 #else
-        atomic { killed == me -> close_description(); is_checked = false; killed = NONE }
+        atomic { killed == me -> close_description(); killed = NONE }
 #endif
     };
     if
