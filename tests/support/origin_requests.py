@@ -78,9 +78,9 @@ class _OfRedis(Requests):
 
 
 class _OfBucket(Requests):
-    """The log of moto, which answers one request after the other."""
+    """The log of moto, which answers one request after the other, and may colour what it has not found."""
 
-    _LINE = re.compile(r'"(GET|HEAD|PUT) /tests/(\w+)/(head|blobs)[^"]*" (\d+)')
+    _LINE = re.compile(r'"(?:\x1b\[\d+m)*(GET|HEAD|PUT) /tests/(\w+)/(head|blobs)[^"]*" (\d+)')
 
     def _total(self) -> Counter[str]:
         server, mark = servers.moto(), secrets.token_hex(8)
