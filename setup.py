@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: an sdist has the same bytes whoever builds it, and when."""
+"""What pyproject.toml cannot say: an sdist of the same files has the same bytes."""
 
 import os
 import tarfile
