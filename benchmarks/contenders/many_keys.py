@@ -6,6 +6,7 @@ module and name. A process gives it its creator when it opens a cache.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -150,9 +151,12 @@ def _diskcache_by_hand(place: Path) -> Cache:
 def _dbm(place: Path) -> Cache:
     from dogpile.cache import make_region
 
-    region = make_region().configure(
-        "dogpile.cache.dbm", expiration_time=_HOUR, arguments={"filename": str(place / "keys.dbm")}
-    )
+    with open(place / "keys.opening", "w") as opening:
+        # It makes its files without its lock: of two processes that do so at once, one may fail.
+        fcntl.flock(opening, fcntl.LOCK_EX)
+        region = make_region().configure(
+            "dogpile.cache.dbm", expiration_time=_HOUR, arguments={"filename": str(place / "keys.dbm")}
+        )
 
     def get(key: str) -> Value:
         value: Value = region.get_or_create(key, lambda: create(key))

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -174,6 +175,18 @@ def ended_well(pid: int) -> bool:
     except AssertionError:
         os.kill(pid, signal.SIGKILL)
         raise
+
+
+def wait_until_it_waits_for_a_release(thread: threading.Thread) -> None:
+    """Wait until *thread* has seen that a mutex is locked, and waits until it is released."""
+
+    def waits() -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        while frame is not None and frame.f_code.co_name != "_wait_released":
+            frame = frame.f_back
+        return frame is not None
+
+    wait_for(waits, f"{thread.name} to wait for a release")
 
 
 def waiters_for(lock_file: str) -> int:

@@ -26,7 +26,7 @@ from dogpile_fs import (
     SyncReaderDogpile,
     WouldDeadlock,
 )
-from tests.support.processes import PATIENCE, Processes, Record, wait_for
+from tests.support.processes import PATIENCE, Processes, Record, wait_for, wait_until_it_waits_for_a_release
 
 Make = Callable[..., Dogpile]
 
@@ -411,6 +411,7 @@ def test_a_refresh_that_waited_for_a_first_creation_creates_if_that_is_stale_alr
     answers: list[Outcome] = []
     second = threading.Thread(target=lambda: answers.append(dogpile.refresh(lambda: None)))
     second.start()
+    wait_until_it_waits_for_a_release(second)
     dogpile.invalidate()
     go_on.set()
     first.join(PATIENCE)

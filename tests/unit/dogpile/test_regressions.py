@@ -24,7 +24,15 @@ from dogpile_fs import (
     WouldDeadlock,
 )
 from dogpile_fs._sidecar.record import Record as SidecarRecord
-from tests.support.processes import Processes, Record, ended_well, in_child, wait_for, waiters_for
+from tests.support.processes import (
+    Processes,
+    Record,
+    ended_well,
+    in_child,
+    wait_for,
+    wait_until_it_waits_for_a_release,
+    waiters_for,
+)
 from tests.unit.locks.test_readwrite import in_thread
 
 from .test_dogpile import Make, fail, make, take
@@ -139,7 +147,8 @@ def test_waiters_for_a_first_creation_do_not_wait_for_the_next_as_well(make: Mak
         # The forced one waits for the mutex, the waiters for the end of the hold, all in the kernel.
         wait_for(lambda: waiters_for(path + ".dogpile.lock") == 4, "four waiters")
     else:
-        time.sleep(0.05)
+        for waiter in waiters:
+            wait_until_it_waits_for_a_release(waiter)
     first.set()
     try:
         wait_for(lambda: len(inside) == 3, "all waiters, though another creation runs")
