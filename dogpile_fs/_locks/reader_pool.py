@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from fcntl import F_OFD_GETLK, LOCK_UN, fcntl, flock
 from functools import partial
+from os import SEEK_END, lseek
 from time import monotonic
 from types import TracebackType
 
@@ -48,7 +49,7 @@ class ReaderSlot(holds.Hold):
     and leave one, between any two lines here.
     """
 
-    __slots__ = ("checked_with", "guard", "hold", "pool")
+    __slots__ = ("checked_with", "guard", "hold", "length", "pool")
 
     #: The pool that it belongs to, while it is not idle.
     pool: ReaderPool
@@ -58,9 +59,13 @@ class ReaderSlot(holds.Hold):
     guard: AbstractContextManager[object] | None
     #: The guard that it was when the path was looked at last. It is another one at least every 10 ms.
     checked_with: AbstractContextManager[object] | None
+    #: The length of the file when its pending byte was queried last: while it is the same, no writer waits. For
+    #: slots with a guard, whose file is the package's own.
+    length: int
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        self.length = -1
         self.hold = self.guard = self.checked_with = None
 
     def __enter__(self, deadline: Deadline | None = None) -> None:
@@ -69,13 +74,20 @@ class ReaderSlot(holds.Hold):
             raise RuntimeError("this block has been left already: a context manager of a reader is entered once")
         fd = self.fd
         try:
-            # As rw_protocol.enter_unless_pending(): here, because calls cost a tenth of a pass.
-            if IN_PARENT[0] and fcntl(fd, F_OFD_GETLK, QUERY_PENDING) == NO_WRITER_PENDING:
-                flock(fd, SHARED_NOW)
+            if IN_PARENT[0]:
                 guard = self.guard
-                if (guard is not None and guard is self.checked_with) or self.is_still_at_its_path():
+                if guard is not None and guard is self.checked_with and lseek(fd, 0, SEEK_END) == self.length:
+                    flock(fd, SHARED_NOW)
                     self.holder = holds.current()
                     return
+                # As rw_protocol.enter_unless_pending(): here, because calls cost a tenth of a pass.
+                length = lseek(fd, 0, SEEK_END)  # first, so that a writer between the two calls is noticed
+                if fcntl(fd, F_OFD_GETLK, QUERY_PENDING) == NO_WRITER_PENDING:
+                    flock(fd, SHARED_NOW)
+                    if self.is_still_at_its_path():
+                        self.length = length
+                        self.holder = holds.current()
+                        return
         except (OSError, ValueError):  # the latter if a fork has closed it
             pass
         except BaseException:  # an interrupt: not to stay inside for as long as its traceback lives

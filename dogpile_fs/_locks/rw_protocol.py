@@ -7,7 +7,9 @@ Three locks are in the one file:
   the flock until it leaves;
 - the *waiting-readers byte*, byte 1: shared by the readers that wait for the pending byte, until they are inside.
 
-A writer that waits for the flock also locks the byte whose number is the time since when it does.
+A writer that waits for the flock also locks the byte whose number is the time since when it does. And it makes the
+file a byte longer, if it is one of the package's own: a reader that has found no writer, and finds the same length
+again, need not query the pending byte. It does so all the same every 10 ms, as the file may not be changeable.
 
 While the pending byte is locked, a reader that is not inside does not take the flock: readers that keep
 overlapping cannot keep a writer out. A writer that has locked the pending byte and finds readers waiting unlocks
@@ -18,15 +20,18 @@ when their process dies, so there is nothing to repair.
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from contextlib import suppress
 from fcntl import LOCK_NB, LOCK_SH, flock
 
 import portalocker
 
+from .._layout import RWLOCK_SUFFIX
 from .._os import byterange
 from .._os.openfile import OpenFile
-from .._os.waiting import Deadline, wait_until
+from .._os.waiting import NOW, Deadline, wait_until
 from ..errors import LockFileError, os_errors_as
 from . import holds
 
@@ -137,14 +142,28 @@ def enter_as_writer(open_file: OpenFile, deadline: Deadline) -> bool:
             byterange.unlock(fd, _WAITING_READERS)
             if not byterange.lock_until(byterange.exclusive, fd, _PENDING, deadline):
                 return False
+    if _lock_file(open_file, portalocker.LOCK_EX, NOW):
+        return True
+    if deadline.left == 0:
+        return False
     since = time.monotonic_ns()
     with suppress(OSError):  # the byte only says for how long the writer has waited
         byterange.exclusive(fd, since, wait=False)
+    if open_file.path.endswith(RWLOCK_SUFFIX):  # the bytes of one that a program names itself may matter
+        _change_length(fd)
     if not _lock_file(open_file, portalocker.LOCK_EX, deadline):
         return False
     with suppress(OSError):
         byterange.unlock(fd, since)
     return True
+
+
+def _change_length(fd: int) -> None:
+    """Make the lock file a byte longer, which takes no room on the disk, if that is possible."""
+    with suppress(OSError):
+        st = os.fstat(fd)
+        if stat.S_ISREG(st.st_mode) and st.st_nlink <= 1:  # under another name the file may be of other use
+            os.ftruncate(fd, st.st_size + 1)
 
 
 def writer_has_waited(open_file: OpenFile) -> float | None:

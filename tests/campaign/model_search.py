@@ -112,6 +112,8 @@ INVALID_END = "invalid end state"
 MUTATIONS = (
     Search("readwrite", f"NO_PENDING {WRITER} {QUICKLY}", "writer_gets_in", ACCEPTANCE),
     Search("readwrite", f"NO_QUERY {WRITER} {QUICKLY}", "writer_gets_in", ACCEPTANCE),
+    Search("readwrite", f"NO_TELLING {WRITER} {QUICKLY}", "writer_gets_in", ACCEPTANCE),
+    Search("readwrite", f"TELLS_FIRST {WRITER} {QUICKLY}", "writer_gets_in", ACCEPTANCE),
     Search("readwrite", f"YIELDS_AGAIN {WRITER} {QUICKLY}", "writer_gets_in", ACCEPTANCE),
     Search("readwrite", f"ALWAYS_WAITS {WRITER} {QUICKLY}", "writer_gets_in", ACCEPTANCE),
     Search("readwrite", f"LOCKS_SURVIVE {WRITER} {QUICKLY}", "writer_gets_in", ACCEPTANCE),
@@ -194,7 +196,7 @@ def outcome(search: Search) -> Outcome:
         began = time.monotonic()
         output = run(
             "./pan",
-            "-m8000000" if search in FULL else "-m400000",
+            "-m8000000" if search in FULL else "-m1000000",
             "-w20",
             *(["-a", "-f", "-N", search.ltl] if search.ltl else []),
         )

@@ -18,6 +18,10 @@
 byte flock[3], pending[3], waiting[3];  /* flock of the file; pending byte; waiting-readers byte */
 byte inside[3], wants[3];               /* the role in which process i is inside; in which it waits */
 
+#define CHECKED 2
+byte length[3];                         /* of the file, to the idle slot of process i: another one than it remembers, 1: */
+                                        /* what it has just read, CHECKED: what it was when no writer was pending */
+
 /* Processes that were inside when the lock file was deleted do not count. */
 #define MEETS(j, as) \
     (j != me && file[j] == at_path && (inside[j] == WRITER || (inside[j] == READER && as == WRITER)))
@@ -30,23 +34,32 @@ inline come_in(as)
 
 inline close_description()
 {
-    atomic { flock[me] = UN; pending[me] = UN; waiting[me] = UN; file[me] = NONE }
+    atomic { flock[me] = UN; pending[me] = UN; waiting[me] = UN; file[me] = NONE; length[me] = 0 }
+}
+
+/* rw_protocol._change_length */
+inline change_length()
+{
+    atomic { length[0] = 0; length[1] = 0; length[2] = 0 }
 }
 
 proctype process(byte me)
 {
+    bool is_checked;
 alive:
     {
     outside:
         do
         :: MAY(READERS) -> atomic { wants[me] = READER };
 
-            if                                          /* ReaderSlot.__enter__ of an idle slot */
-            :: file[me] == NONE -> goto slowly
-            :: else
-            fi;
             if
-            :: CAN(pending, me, SH)                        /* QUERY_PENDING */
+            :: file[me] == NONE -> goto slowly
+            :: atomic { file[me] != NONE && length[me] == CHECKED -> is_checked = true }
+            :: atomic { file[me] != NONE -> is_checked = false; length[me] = 1 }     /* also after 10 ms */
+            fi;
+            if                                          /* ReaderSlot.__enter__ of an idle slot */
+            :: is_checked
+            :: !is_checked && CAN(pending, me, SH)         /* QUERY_PENDING */
 #ifdef NO_QUERY
             :: else
 #else
@@ -58,10 +71,18 @@ alive:
             :: else -> goto lost_slot
             fi;
             if
-            :: atomic { IS_AT_ITS_PATH -> come_in(READER) }; goto reading
+            :: atomic {
+                IS_AT_ITS_PATH -> come_in(READER);
+                is_checked = false;
+                if
+                :: length[me] == 1 -> length[me] = CHECKED
+                :: else
+                fi
+               }; goto reading
             :: else
             fi;
         lost_slot:
+            is_checked = false;
             close_description();
 
         slowly:                                         /* ReadWriteFileLock._enter_slowly */
@@ -113,6 +134,10 @@ alive:
 
         write:                                          /* ReadWriteFileLock._enter_as_writer */
             open_lock_file();
+#ifdef TELLS_FIRST
+            change_length();
+#define NO_TELLING
+#endif
 #ifdef YIELDS_AGAIN
             do                                          /* the code before this model found the fault */
             :: TAKE(pending, EX);
@@ -140,7 +165,14 @@ alive:
 #endif
             fi;
 #endif
-            TAKE(flock, EX);
+            if
+            :: atomic { CAN(flock, me, EX) -> flock[me] = EX }
+#ifdef NO_TELLING
+            :: else -> TAKE(flock, EX)
+#else
+            :: else -> change_length(); TAKE(flock, EX)
+#endif
+            fi;
             if
             :: atomic { IS_AT_ITS_PATH -> come_in(WRITER) }
 #ifdef NO_PATH_CHECK_WRITER
@@ -161,7 +193,7 @@ alive:
 #ifdef LOCKS_SURVIVE
         atomic { killed == me -> killed = NONE }; goto end_of_it
 #else
-        atomic { killed == me -> close_description(); killed = NONE }
+        atomic { killed == me -> close_description(); is_checked = false; killed = NONE }
 #endif
     };
     if
