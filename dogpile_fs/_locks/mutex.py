@@ -5,19 +5,19 @@ a lock file that was deleted is noticed by the caller that wins; a forked child 
 instruction leaves it free, or :attr:`FileMutex.held` is true. Not promised: fairness, and anything on
 file systems without ``flock``.
 
-Built on filelock's descriptor lock, so that it excludes ``filelock.FileLock`` and flock(1) on the same file.
+Built on filelock's descriptor lock, so that it excludes ``filelock.FileLock`` and flock(1) on the same file. It is
+imported at the first attempt to take a mutex: callers that only pass do not pay for it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
-
-from filelock import lock_descriptor, unlock_descriptor
 
 from .._os import byterange, fork
 from .._os.copying import copied_by
@@ -36,6 +36,8 @@ _TRIES = 10
 _WHILE_ANOTHER_LOOKS = 0.0005
 #: Seconds between two looks whether another thread has released a mutex whose file was deleted.
 _WHILE_THE_FILE_IS_LOST = 0.010
+#: Whether a thread imports filelock for its first attempt to take a mutex.
+_is_importing = False
 
 
 class MutexHold(holds.Hold):
@@ -55,7 +57,7 @@ class MutexHold(holds.Hold):
         if self.is_handed_over:
             return
         # First the mutex, then its byte: a caller that is woken by the byte's end shall find the mutex free.
-        unlock_descriptor(self.fd)
+        super().unlock()
         byterange.unlock(self.fd, self.byte)
 
 
@@ -122,7 +124,7 @@ class FileMutex(MutexBase[MutexHold]):
         hold = taker.mutex_hold = self._new_hold()
         hold.adopt(fd)
         hold.is_regular()  # remembers what it is
-        if not lock_descriptor(fd, blocking=False):  # does nothing to what it has locked already
+        if not _lock_descriptor(fd):  # does nothing to what it has locked already
             hold.close()
             return False
         hold.byte, hold.holder = byte, holds.current()
@@ -235,9 +237,28 @@ class FileMutex(MutexBase[MutexHold]):
         return f"<FileMutex {self.path!r}{' held' if self.held else ''}>"
 
 
+def _lock_descriptor(fd: int) -> bool:
+    """Lock *fd* exclusively; False if that would have to wait."""
+    global _is_importing
+    if _is_importing:
+        # A signal handler in its middle would find half a module, and a child that another thread has forked
+        # meanwhile would wait for ever. filelock does the same as this.
+        try:
+            flock(fd, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+    _is_importing = "filelock" not in sys.modules
+    try:
+        from filelock import lock_descriptor
+    finally:
+        _is_importing = False
+    return lock_descriptor(fd, blocking=False)
+
+
 def _lock_now(hold: MutexHold) -> bool:
     for attempt in range(_TRIES):
-        if lock_descriptor(hold.fd, blocking=False):
+        if _lock_descriptor(hold.fd):
             return True
         if not _is_free(hold):
             return False

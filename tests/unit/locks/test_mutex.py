@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import filelock
 import pytest
@@ -250,3 +252,98 @@ def test_a_caller_that_blocks_on_a_file_that_is_replaced_starts_over(path: str) 
         thread.join(30)
     assert mutex.held
     assert not FileMutex(path).acquire(wait=False)
+
+
+_ASKED = """
+import sys
+from dogpile_fs import DataDirectory, Datafile, Dogpile, FileMutex
+
+def create(target):
+    with open(target, "w") as file:
+        file.write("created")
+
+def asked(*, refresh):
+    mutex, dogpile = FileMutex("mutex"), Dogpile(3600, "value")
+    directory = DataDirectory("directory", 3600, create)
+    datafile = Datafile("file", 3600, create)
+    if refresh:
+        datafile.refresh()
+    datafile.status(), dogpile.status(), mutex.locked()
+    if datafile.status().state == "fresh":
+        with datafile.open() as file:
+            file.read()
+        datafile.load(lambda file: file.read())
+    return "filelock" in sys.modules
+
+print(asked(refresh=REFRESH), asked(refresh=True))
+"""
+
+
+def _said(place: Path, script: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, check=True, text=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("before", ["missing", "fresh"])
+def test_filelock_is_imported_when_a_mutex_is_taken_first_and_not_before(tmp_path: Path, before: str) -> None:
+    def said(refresh: bool) -> list[str]:
+        return _said(tmp_path, _ASKED.replace("REFRESH", str(refresh))).split()
+
+    if before == "fresh":
+        assert said(refresh=True) == ["True", "True"]
+        assert said(refresh=False) == ["False", "False"], "a refresh of what is fresh takes none either"
+    else:
+        assert said(refresh=False) == ["False", "True"]
+
+
+_IN_ITS_IMPORT = """
+import os, signal, sys, threading
+from dogpile_fs import FileMutex
+
+def look(event, details):
+    if event == "exec" and "filelock" in str(details[0]) and not met:
+        met.append("filelock")
+        meet()
+
+met = []
+sys.addaudithook(look)
+other = FileMutex("mutex")
+
+def take_the_other():
+    with other:
+        return FileMutex("mutex").acquire(wait=False)
+"""
+
+_BY_A_SIGNAL_HANDLER = """
+seen = []
+signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(take_the_other()))
+meet = lambda: os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+_IN_A_CHILD = """
+begun, go_on, seen = threading.Event(), threading.Event(), []
+
+def meet():
+    begun.set()
+    assert go_on.wait(60)
+
+def fork():
+    assert begun.wait(60)
+    pid = os.fork()
+    if not pid:
+        signal.alarm(60)
+        os._exit(take_the_other())
+    seen.append(os.waitpid(pid, 0)[1])
+    go_on.set()
+
+threading.Thread(target=fork).start()
+"""
+
+
+@pytest.mark.parametrize("how", [_BY_A_SIGNAL_HANDLER, _IN_A_CHILD], ids=["signal", "fork"])
+def test_a_mutex_is_taken_in_the_middle_of_the_import_of_filelock(tmp_path: Path, how: str) -> None:
+    script = f"{_IN_ITS_IMPORT}{how}with FileMutex('first'): print(met, seen, 'filelock' in sys.modules)"
+    assert _said(tmp_path, script) == f"['filelock'] [{'0' if 'fork' in how else 'False'}] True"
