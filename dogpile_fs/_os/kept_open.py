@@ -7,6 +7,7 @@ call opens them again. An object that is in use notes nothing here: how long ago
 
 from __future__ import annotations
 
+from itertools import count
 from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Protocol
 from weakref import ref
@@ -33,9 +34,12 @@ class Keeper(Protocol):
 
 
 _keepers: set[ref[Keeper]] = set()
-# Racing threads may write these: each counts a little later.
-#: How many may be opened before they are counted again, and the limit at the last count: a program may lower it.
-_until_count, _limit_then = 0, 0
+#: Numbers for what is opened, one after the other.
+_opened = count()
+#: The number at which they are counted again, and the limit at the last count: a program may lower it. Of racing
+#: threads the last one writes them, and may have counted long ago: so the number goes on from the one that it had
+#: then, and is over by now.
+_next_count, _limit_then = 0, 0
 
 
 def may_keep(keeper: Keeper) -> None:
@@ -45,24 +49,23 @@ def may_keep(keeper: Keeper) -> None:
 
 def has_opened() -> None:
     """Note that something was opened that is to be kept open. Let go of other things if that is too much."""
-    global _until_count, _limit_then
-    _until_count -= 1
-    most = limit()
-    if _until_count > 0 and most == _limit_then:
+    global _next_count, _limit_then
+    number, most = next(_opened), limit()
+    if number < _next_count and most == _limit_then:
         return
     now = _count()
     if now >= most:
         living = [keeper for each in list(_keepers) if (keeper := each()) is not None]
         used = sorted(
-            ((at, number) for number, keeper in enumerate(living) if (at := keeper.last_used())), reverse=True
+            ((at, index) for index, keeper in enumerate(living) if (at := keeper.last_used())), reverse=True
         )
         some = len(used) // 8 + 1
         while used and now > most * 3 // 4:
-            for _at, number in used[-some:]:
-                living[number].let_go()
+            for _at, index in used[-some:]:
+                living[index].let_go()
             del used[-some:]
             now = _count()
-    _until_count, _limit_then = max(most - now, _BETWEEN_COUNTS), most
+    _next_count, _limit_then = number + max(most - now, _BETWEEN_COUNTS), most
 
 
 def limit() -> int:

@@ -130,6 +130,26 @@ def test_threads_that_use_many_objects_get_the_right_file_from_each(tmp_path: Pa
     processes.join()
 
 
+def test_a_thread_that_has_counted_long_ago_does_not_put_off_the_next_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts: list[int] = []
+
+    def counted() -> int:
+        counts.append(len(counts))
+        if len(counts) == 1:
+            for _ in range(200):  # what other threads open meanwhile
+                kept_open.has_opened()
+        return 0
+
+    monkeypatch.setattr(kept_open, "limit", lambda: 100)
+    monkeypatch.setattr(kept_open, "_count", counted)
+    kept_open.has_opened()
+    before = len(counts)
+    kept_open.has_opened()
+    assert len(counts) == before + 1
+
+
 @pytest.mark.parametrize(("most", "kept"), [(1024, 512), (20_000, 15_904), (resource.RLIM_INFINITY, 1 << 30)])
 def test_half_may_be_kept_or_all_but_four_thousand(monkeypatch: pytest.MonkeyPatch, most: int, kept: int) -> None:
     monkeypatch.setattr(kept_open, "getrlimit", lambda _: (most, most))
