@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from fcntl import F_OFD_GETLK, LOCK_UN, fcntl, flock
 from functools import partial
-from os import SEEK_END, lseek
+from os import SEEK_END, fstat, lseek
 from time import monotonic
 from types import TracebackType
 
@@ -81,7 +81,9 @@ class ReaderSlot(holds.Hold):
                     self.holder = holds.current()
                     return
                 # As rw_protocol.enter_unless_pending(): here, because calls cost a tenth of a pass.
-                length = lseek(fd, 0, SEEK_END)  # first, so that a writer between the two calls is noticed
+                # The length first, so that a writer between the two calls is noticed. Not by lseek: the descriptor
+                # may be another file's by now, whose position is to stay.
+                length = fstat(fd).st_size
                 if fcntl(fd, F_OFD_GETLK, QUERY_PENDING) == NO_WRITER_PENDING:
                     flock(fd, SHARED_NOW)
                     if self.is_still_at_its_path():
