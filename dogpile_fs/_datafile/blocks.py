@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import IO, Any, Generic, TypeVar
@@ -74,9 +76,10 @@ class ReaderBlock(NotCopied, Generic[T]):
             self._guard = None  # left once only: from then on, a reader's slot may be another reader's
             guard.__exit__(kind, error, trace)
 
-    def __del__(self) -> None:
-        # Dropped before its end, or interrupted at its end: a reader would stay inside for ever.
-        if getattr(self, "_guard", None) is not None:  # none yet: interrupted while it was made
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Dropped before its end, or interrupted at its end: a reader would stay inside for ever. At the process's
+        # own end the system gives everything back. No guard yet: interrupted while it was made.
+        if not is_finalizing() and getattr(self, "_guard", None) is not None:
             with suppress(Exception):
                 self.__exit__(None, None, None)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -254,8 +255,10 @@ class _Notifier:
     def dismiss(self, watch: _Watch) -> None:
         self._forget(ref(watch))
 
-    def _forget(self, watch: ref[_Watch]) -> None:
+    def _forget(self, watch: ref[_Watch], is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Let the thread find that it is one less; called also when a resource is no more, at any instruction."""
+        if is_finalizing():
+            return
         self._watches.discard(watch)
         with fork.once:
             if self._sight is not None:

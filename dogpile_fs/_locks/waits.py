@@ -9,6 +9,7 @@ another process to give back one of another resource for at most :data:`LONGEST_
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from weakref import ref
@@ -28,8 +29,9 @@ LONGEST_WHILE_HOLDING = 300.0
 _waits: dict[ref[Wait], None] = {}
 
 
-def _ended(reference: ref[Wait]) -> None:
-    _waits.pop(reference, None)
+def _ended(reference: ref[Wait], is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+    if not is_finalizing():
+        _waits.pop(reference, None)
 
 
 def _waiting() -> list[Wait]:

@@ -19,6 +19,7 @@ import logging
 import os
 import select
 import stat
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -274,8 +275,9 @@ class OpenFile(NotCopied):
         if owner is not None and not owner.closed:
             _disowned.append(owner)
 
-    def __del__(self) -> None:
-        if self._owner is not None and not self.is_intact():
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At its end the interpreter takes the modules apart before objects that are kept elsewhere.
+        if not is_finalizing() and self._owner is not None and not self.is_intact():
             self._disown()
 
     def close(self) -> None:
