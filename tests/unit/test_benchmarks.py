@@ -30,6 +30,7 @@ from benchmarks.scenarios import row_13_slow_creator as slow_creator
 from benchmarks.scenarios import row_14_handing_over as handing_over
 from benchmarks.scenarios import row_15_many_keys as keys
 from benchmarks.scenarios import row_17_serving as serving
+from benchmarks.scenarios import row_18_directory_swap as directory_swap
 from benchmarks.scenarios.rows_01_to_04_single_calls import calibrated, turns
 
 MS = 1_000_000
@@ -64,7 +65,7 @@ def test_the_examples_in_the_docstrings_hold(name: str) -> None:
 
 
 def test_every_row_has_one_module() -> None:
-    assert sorted(row for rows in suite.MODULES.values() for row in rows) == [*range(1, 18)]
+    assert sorted(row for rows in suite.MODULES.values() for row in rows) == [*range(1, 19)]
     for module in suite.MODULES:
         assert callable(importlib.import_module(f"benchmarks.scenarios.{module}").measure)
 
@@ -815,3 +816,15 @@ def test_a_row_that_was_measured_on_the_same_machine_does_not() -> None:
     found = results()
     found["runs"]["single_calls"]["elsewhere"] = suite.elsewhere(found["machine"], dict(found["machine"]))
     assert "elsewhere" not in report.page(found, {})
+
+
+# Row 18
+
+
+def test_a_swap_of_a_directory_is_compared_with_copy_and_sync_round_by_round() -> None:
+    found = {directory_swap.COPY: [1.0, 2.0], "ours": [2.0, 4.0]}
+    row = directory_swap.scenario(found, [], 2000)
+    (ratio,) = row.ratios
+    assert (ratio.contender, ratio.spread.least, ratio.spread.most) == ("ours", 2, 2)
+    assert row.checks[0].passed
+    assert not directory_swap.scenario(found, ["ours, round 1"], 2000).checks[0].passed
