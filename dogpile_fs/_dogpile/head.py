@@ -15,7 +15,9 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .._sidecar.record import FIELDS, GROUPS, Attempt, Record, decoded_fields, grouped_fields
+from .._sidecar.decoding import decoded_fields
+from .._sidecar.encoding import grouped_fields
+from .._sidecar.record import FIELDS, GROUPS, Attempt, Record
 
 __all__ = ["EMPTY", "Blob", "Head", "HeadDamaged", "decode_head", "encode_head", "new_nonce"]
 

@@ -30,7 +30,9 @@ from .._os.waiting import Deadline, wait_until
 from ..errors import NO_PERMISSION, LockTimeout, SidecarError, as_error
 from . import hardlink
 from .change import Change
-from .record import CHECKSUM_AT, DAMAGED, MISSING, SIZE, NewerFormat, Record, decode, encode, is_whole
+from .decoding import NewerFormat, decode, is_whole
+from .encoding import encode
+from .record import CHECKSUM_AT, DAMAGED, MISSING, SIZE, Record
 from .snapshot import Snapshot, unverified
 
 __all__ = ["Sidecar", "contents"]

@@ -12,10 +12,9 @@ from __future__ import annotations
 import errno
 import os
 from collections import namedtuple
-from contextlib import suppress
 from stat import S_ISDIR
 
-# `dogpile-fs run` imports this module to find a fresh file fresh; typing would double its time.
+# `dogpile-fs run` imports this module to find a fresh file fresh; typing or contextlib would double its time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple
@@ -115,14 +114,16 @@ def tag_directory(fd: int) -> None:
     The tag also tells a new directory from a removed one whose inode it got.
     """
     st = os.fstat(fd)
-    with suppress(OSError, AttributeError):  # the latter: macOS
+    try:  # noqa: SIM105
         os.setxattr(fd, _TAG, b"%d %d" % (st.st_mtime_ns, st.st_ino))
+    except (OSError, AttributeError):  # the latter: macOS
+        pass
 
 
 def _parsed(tag: bytes) -> tuple[int, int] | None:
     """Return mtime and inode that *tag* holds; ``None`` if another program has written it."""
-    with suppress(ValueError):
+    try:
         mtime, inode = map(int, tag[: _LONGEST_TAG + 1].split())
-        if len(tag) <= _LONGEST_TAG and mtime >= 0:
-            return mtime, inode
-    return None
+    except ValueError:
+        return None
+    return (mtime, inode) if len(tag) <= _LONGEST_TAG and mtime >= 0 else None

@@ -30,7 +30,9 @@ from .._os.openfile import OpenFile, open_regular
 from .._os.waiting import Deadline
 from ..errors import NO_PERMISSION, LockTimeout, SidecarError, as_error
 from .change import Change
-from .record import DAMAGED, MISSING, SIZE, NewerFormat, Record, decode, encode
+from .decoding import NewerFormat, decode
+from .encoding import encode
+from .record import DAMAGED, MISSING, SIZE, Record
 from .snapshot import Snapshot, unverified
 
 __all__ = ["HOME_BITS", "KeyRecord", "KeyRecords"]

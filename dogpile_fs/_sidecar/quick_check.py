@@ -11,8 +11,9 @@ import time
 from stat import S_ISREG
 
 from .._layout import LONGEST_SUFFIX, SIDECAR_SUFFIX, coordination_base
+from .decoding import decode
 from .fingerprint import fingerprint_of
-from .record import MISSING, SIZE, Record, decode
+from .record import MISSING, SIZE, Record
 
 __all__ = ["is_fresh"]
 

@@ -1,16 +1,6 @@
-"""The record that a sidecar holds: its fields, its bytes, its states, and what creations and invalidations make of
-it.
+"""The record that a sidecar holds: its fields, its states, and what creations and invalidations make of it.
 
-Pure: no I/O, and no clock of its own. A record is 2048 bytes, small enough for one ``pwrite``, and one line of
-JSON that a person can read with ``cat``::
-
-    {"dogpile_fs": 1, "version": {"createdtime": 1732217000.25, ...}, "failures": {}, "resource": {...}}
-    1f0c83aa
-
-The JSON is UTF-8. Padding follows, then the CRC-32 of all that comes before it in eight hexadecimal digits, then a
-newline. This envelope is the same in every format, so that an older dogpile_fs can tell "written by a newer
-dogpile_fs" from "damaged". The checksum finds torn writes and bytes of other programs; it is no defence against a
-forger.
+Pure: no I/O, and no clock of its own. Its bytes are those of :mod:`.encoding` and :mod:`.decoding`.
 
 Each field belongs to a group. A stamp empties ``version``, a successful creation empties ``failures``, and
 ``resource`` is kept. Keys that this dogpile_fs does not know are kept with their group, so that different versions
@@ -19,10 +9,7 @@ of the package can share a sidecar. The format number rises only when the meanin
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-import zlib
 from collections import namedtuple
 from itertools import repeat
 from operator import attrgetter
@@ -75,16 +62,10 @@ __all__ = [
     "SIZE",
     "Attempt",
     "Invalidated",
-    "NewerFormat",
     "Record",
     "State",
     "cleaned_host",
     "cleaned_type_name",
-    "decode",
-    "decoded_fields",
-    "encode",
-    "grouped_fields",
-    "is_whole",
     "max_age",
     "sooner",
 ]
@@ -95,8 +76,6 @@ FORMAT: Final = 1
 SIZE: Final = 2048
 #: Where in the record its checksum begins: eight digits and the newline.
 CHECKSUM_AT: Final = SIZE - 9
-#: Bytes of JSON that unknown keys may take. They are dropped where there is no room.
-_MOST_UNKNOWN: Final = 256
 #: Bytes of a host name: HOST_NAME_MAX of Linux.
 _LONGEST_HOST: Final = 64
 #: Characters of a digest (SHA-256 in hexadecimal digits), and of the digest by which boots are told apart.
@@ -285,14 +264,6 @@ _values_of: Final[Callable[[Any], tuple[Any, ...]]] = attrgetter(*FIELDS)
 def _set_fields(record: Record, values: Iterable[Any]) -> None:
     # A loop without bytecode, because a creation makes many records: setattr returns nothing, so that all are set.
     any(map(setattr, repeat(record), FIELDS, values))
-
-
-class NewerFormat(ValueError):
-    """An undamaged record of a format *version* that this code does not know."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(f"sidecar format {version}, this dogpile_fs knows up to {FORMAT}")
-        self.version = version
 
 
 class Record:
@@ -674,101 +645,3 @@ def max_age(expiretime: float | None) -> float:
 MISSING: Final = Record()
 #: The same where there may have been one, but the sidecar is unreadable: a file at the path is not fresh.
 DAMAGED: Final = Record(invalidated="soft")
-
-
-def encode(record: Record) -> bytes:
-    """Return the bytes of *record*. Unknown keys are left out if they take more than 256 bytes, or there is no
-    room.
-
-    :raises ValueError: if there is no room for the fields themselves, so that one of them is not sound.
-    """
-    for unknown in (record.unknown, {}):
-        for separators in _SEPARATORS:
-            text = _json(_grouped(record, unknown), separators)
-            if len(text) < CHECKSUM_AT and (not unknown or len(_json(unknown, separators)) <= _MOST_UNKNOWN):
-                body = text.ljust(CHECKSUM_AT)
-                return body + b"%08x\n" % zlib.crc32(body)
-    raise ValueError(f"no sidecar record has room for {record!r}")
-
-
-_SEPARATORS: Final = ((", ", ": "), (",", ":"))
-_ENCODERS: Final = {each: json.JSONEncoder(ensure_ascii=False, separators=each).encode for each in _SEPARATORS}
-
-
-def _json(value: object, separators: tuple[str, str]) -> bytes:
-    # Unknown text may hold surrogates, which UTF-8 does not have.
-    return _ENCODERS[separators](value).encode("utf-8", "replace")
-
-
-def _grouped(record: Record, unknown: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {"dogpile_fs": FORMAT, **grouped_fields(record, unknown)}
-
-
-def grouped_fields(record: Record, unknown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the fields of *record* that have not their defaults, by group, with *unknown* ones."""
-    groups: dict[str, Any] = {group: {} for group in GROUPS}
-    for (name, field), value in zip(FIELDS.items(), _values_of(record), strict=True):
-        if value != field.default:
-            groups[field.group][name] = value
-    if record.attempt is not None:
-        told = {name: value for name, value in record.attempt._asdict().items() if value is not None}
-        groups["resource"]["attempt"] = {**unknown.get("attempt", {}), **told}
-    return {group: {**unknown.get(group, {}), **groups[group]} for group in GROUPS}
-
-
-def is_whole(data: bytes) -> bool:
-    """Return whether *data* is all of one record, as far as its checksum tells."""
-    return len(data) == SIZE and data[CHECKSUM_AT:] == b"%08x\n" % zlib.crc32(data[:CHECKSUM_AT])
-
-
-def decode(data: bytes) -> Record | None:
-    """Return the record that *data* holds; ``None`` for bytes that no :func:`encode` has made.
-
-    :raises NewerFormat: for an undamaged record of a later format.
-
-    >>> decode(encode(Record(createdtime=1.5, generation=1))).createdtime
-    1.5
-    >>> decode(b"scribble") is None
-    True
-    """
-    if not is_whole(data):
-        return None
-    try:
-        groups = json.loads(data[:CHECKSUM_AT].decode())  # strictly: json.loads would take UTF-16, too
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(groups, dict):
-        return None
-    version = groups.get("dogpile_fs")
-    if type(version) is not int or version < 1:
-        return None
-    if version > FORMAT:
-        raise NewerFormat(version)
-    return decoded_fields({group: groups.get(group, {}) for group in GROUPS})
-
-
-def decoded_fields(groups: dict[str, Any]) -> Record | None:
-    """Return the record that has the fields in *groups*, as of :func:`grouped_fields`; ``None`` if one is not
-    sound."""
-    values: dict[str, Any] = {}
-    unknown: dict[str, dict[str, Any]] = {}
-    for group, keys in groups.items():
-        if type(keys) is not dict:
-            return None
-        for name, value in keys.items():
-            if name not in FIELDS or FIELDS[name].group != group:
-                unknown.setdefault(group, {})[name] = value
-            else:
-                values[name] = value
-    if type(values.get("fingerprint")) is list and len(values["fingerprint"]) == len(Fingerprint._fields):
-        values["fingerprint"] = Fingerprint(*values["fingerprint"])
-    if type(values.get("attempt")) is dict:
-        told = {"host": None, "pid": None, "since": None, **values["attempt"]}
-        values["attempt"] = Attempt(**{name: told.pop(name) for name in Attempt._fields if name in told})
-        if told:
-            unknown["attempt"] = told
-    if not all(FIELDS[name].is_sound(value) for name, value in values.items()):
-        return None
-    if "host" in values:
-        values["host"] = sys.intern(values["host"])  # one for all records that are kept
-    return Record(unknown, **values)

@@ -16,9 +16,10 @@ from random import Random
 from typing import Literal
 
 from dogpile_fs import Dogpile, SidecarError, SyncReaderDogpile
+from dogpile_fs._sidecar.decoding import NewerFormat, decode
 from dogpile_fs._sidecar.file import contents
 from dogpile_fs._sidecar.quick_check import is_fresh
-from dogpile_fs._sidecar.record import SIZE, NewerFormat, Record, decode
+from dogpile_fs._sidecar.record import SIZE, Record
 
 from .hostile_place import EXPIRETIME, HostilePlace, no_hang, sure
 from .mutated_records import MutatedRecords

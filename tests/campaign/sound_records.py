@@ -11,19 +11,11 @@ from dogpile_fs._dogpile.policy import ORIGINAL
 from dogpile_fs._dogpile.shared_state import NOTHING, SharedState
 from dogpile_fs._dogpile.status import Status
 from dogpile_fs._dogpile.thread_scope import ThreadScope
+from dogpile_fs._sidecar.decoding import NewerFormat, decode, is_whole
+from dogpile_fs._sidecar.encoding import encode
 from dogpile_fs._sidecar.file import contents
 from dogpile_fs._sidecar.fingerprint import Fingerprint
-from dogpile_fs._sidecar.record import (
-    FORMAT,
-    SIZE,
-    Attempt,
-    NewerFormat,
-    Record,
-    decode,
-    encode,
-    is_whole,
-    sooner,
-)
+from dogpile_fs._sidecar.record import FORMAT, SIZE, Attempt, Record, sooner
 from dogpile_fs.cli.durations import format_seconds
 
 __all__ = ["Broken", "check"]

@@ -159,7 +159,7 @@ def test_a_change_that_leaves_the_length_is_seen_soon(path: str) -> None:
 def test_two_records_that_share_a_checksum_differ_by_the_length(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dogpile_fs._sidecar.record.zlib.crc32", lambda data: 7)
+    monkeypatch.setattr("dogpile_fs._sidecar.decoding.zlib.crc32", lambda data: 7)
     reader, writer = Sidecar(path), Sidecar(path)
     writer.change(lambda _: Record(createdtime=1.0, generation=1))
     assert reader.peek().record.has_value

@@ -22,8 +22,10 @@ from typing import Any
 import pytest
 
 from dogpile_fs import LockTimeout, SidecarError
+from dogpile_fs._sidecar.decoding import decode
+from dogpile_fs._sidecar.encoding import encode
 from dogpile_fs._sidecar.file import Sidecar, contents
-from dogpile_fs._sidecar.record import DAMAGED, MISSING, SIZE, Attempt, Record, decode, encode
+from dogpile_fs._sidecar.record import DAMAGED, MISSING, SIZE, Attempt, Record
 from tests.support.processes import PATIENCE, Processes, in_child, wait_for
 from tests.support.processes import Record as Diary
 

@@ -11,8 +11,9 @@ import pytest
 from dogpile_fs import SidecarError
 from dogpile_fs._os import linux
 from dogpile_fs._sidecar import key_records
+from dogpile_fs._sidecar.encoding import encode
 from dogpile_fs._sidecar.key_records import KeyRecord, KeyRecords
-from dogpile_fs._sidecar.record import DAMAGED, MISSING, Record, encode
+from dogpile_fs._sidecar.record import DAMAGED, MISSING, Record
 from tests.support.processes import Processes, ended_well, in_child
 
 STEP = 4096
@@ -152,7 +153,7 @@ def test_a_second_name_of_the_file_is_an_error(path: str) -> None:
 def test_a_newer_format_is_an_error_that_names_the_file(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     key = KeyRecord(records_at(path), "a", 5)
     with monkeypatch.context() as patch:
-        patch.setattr("dogpile_fs._sidecar.record.FORMAT", 2)
+        patch.setattr("dogpile_fs._sidecar.encoding.FORMAT", 2)
         key.change(lambda record: created(1.0))
     with pytest.raises(SidecarError, match=path):
         KeyRecord(records_at(path), "a", 5).read()

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from dogpile_fs import Datafile, Dogpile, DogpileError
 from dogpile_fs._dogpile.resource_path import checked_base
 from dogpile_fs._os import directory_mark
+from dogpile_fs._sidecar.encoding import encode
 from dogpile_fs._sidecar.fingerprint import Fingerprint, fingerprint_of
 from dogpile_fs._sidecar.quick_check import is_fresh
-from dogpile_fs._sidecar.record import SIZE, Attempt, Record, encode
+from dogpile_fs._sidecar.record import SIZE, Attempt, Record
 from tests.hostile.test_broken_environments import Unprivileged, promptly, unprivileged
 from tests.support.places import writing
 

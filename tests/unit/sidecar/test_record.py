@@ -6,12 +6,15 @@ import json
 import math
 import sys
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dogpile_fs._sidecar.decoding import NewerFormat, _value_of, decode
+from dogpile_fs._sidecar.encoding import encode
 from dogpile_fs._sidecar.fingerprint import KINDS, Fingerprint
 from dogpile_fs._sidecar.record import (
     FIELDS,
@@ -20,12 +23,9 @@ from dogpile_fs._sidecar.record import (
     MISSING,
     SIZE,
     Attempt,
-    NewerFormat,
     Record,
     State,
     cleaned_host,
-    decode,
-    encode,
     max_age,
 )
 
@@ -246,6 +246,35 @@ def test_records_are_compared_without_the_count_of_their_writes() -> None:
 
 
 # Anything else that comes in is None, or a newer format.
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text('a\\"\n\u1234\ud800', max_size=5),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text("ab\\", max_size=2), each, max_size=3),
+    max_leaves=6,
+)
+
+
+@unhurried
+@given(json_values, st.integers(0, 200), st.sampled_from([*' {}]1"x-\x00', "", "\t\r\n", "NaN"]))
+def test_json_is_read_as_the_json_module_reads_it(value: Any, at: int, put: str) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    at %= len(text) + 1
+    for harmed in (text, text[:at] + put + text[at:], text[:at] + put):
+        assert _read(_value_of, harmed) == _read(json.loads, harmed)
+
+
+def _read(read: Callable[[str], Any], text: str) -> str:
+    try:
+        return repr(read(text))
+    except ValueError:
+        return "no JSON"
+
+
+def test_json_that_is_nested_too_deeply_is_refused_as_the_json_module_refuses_it() -> None:
+    for read in (json.loads, _value_of):
+        with pytest.raises(RecursionError):
+            read("[" * 100_000)
 
 
 @unhurried

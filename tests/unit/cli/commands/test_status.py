@@ -9,7 +9,8 @@ import time
 import pytest
 
 from dogpile_fs import DataDirectory, Dogpile
-from dogpile_fs._sidecar.record import Record, encode
+from dogpile_fs._sidecar.encoding import encode
+from dogpile_fs._sidecar.record import Record
 from tests.support.cli_processes import Cli, bytecode, cli
 
 __all__ = ["bytecode", "cli"]  # fixtures
