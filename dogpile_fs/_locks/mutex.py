@@ -36,8 +36,10 @@ _TRIES = 10
 _WHILE_ANOTHER_LOOKS = 0.0005
 #: Seconds between two looks whether another thread has released a mutex whose file was deleted.
 _WHILE_THE_FILE_IS_LOST = 0.010
-#: Whether a thread imports filelock for its first attempt to take a mutex.
-_is_importing = False
+#: Whether mutexes are taken without filelock. While it is imported: a signal handler in the middle would find half
+#: a module, and a child that another thread has forked would wait for ever. And where it cannot be imported any
+#: more: the process has dropped its privileges or changed its root, or has no descriptor left.
+_without_filelock = False
 
 
 class MutexHold(holds.Hold):
@@ -239,21 +241,22 @@ class FileMutex(MutexBase[MutexHold]):
 
 def _lock_descriptor(fd: int) -> bool:
     """Lock *fd* exclusively; False if that would have to wait."""
-    global _is_importing
-    if _is_importing:
-        # A signal handler in its middle would find half a module, and a child that another thread has forked
-        # meanwhile would wait for ever. filelock does the same as this.
+    global _without_filelock
+    if not _without_filelock:
+        _without_filelock = "filelock" not in sys.modules
         try:
-            flock(fd, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-    _is_importing = "filelock" not in sys.modules
+            from filelock import lock_descriptor
+        except ImportError:
+            pass  # it is locked below
+        else:
+            _without_filelock = False
+            return lock_descriptor(fd, blocking=False)
+    # As filelock does it.
     try:
-        from filelock import lock_descriptor
-    finally:
-        _is_importing = False
-    return lock_descriptor(fd, blocking=False)
+        flock(fd, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock_now(hold: MutexHold) -> bool:

@@ -347,3 +347,22 @@ threading.Thread(target=fork).start()
 def test_a_mutex_is_taken_in_the_middle_of_the_import_of_filelock(tmp_path: Path, how: str) -> None:
     script = f"{_IN_ITS_IMPORT}{how}with FileMutex('first'): print(met, seen, 'filelock' in sys.modules)"
     assert _said(tmp_path, script) == f"['filelock'] [{'0' if 'fork' in how else 'False'}] True"
+
+
+def test_a_process_that_can_no_longer_import_filelock_takes_mutexes_all_the_same(tmp_path: Path) -> None:
+    script = """
+import sys
+from dogpile_fs import Datafile, FileMutex
+path, sys.path[:], sys.path_importer_cache = sys.path[:], [], {}
+first, second = FileMutex("mutex"), FileMutex("mutex")
+with first:
+    taken = second.acquire(wait=False)
+again = second.acquire(wait=False)
+sys.path[:] = path
+from filelock import FileLock, Timeout
+try:
+    FileLock("mutex").acquire(blocking=False)
+except Timeout:
+    print(taken, again, "excluded")
+"""
+    assert _said(tmp_path, script) == "False True excluded"
