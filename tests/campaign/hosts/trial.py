@@ -312,7 +312,11 @@ class Trial:
         """Wait until a worker has come to *step* of the protocol, and was ``killed`` or ``stopped`` there."""
         order(self.control, step, what)
         process = self.wait(lambda: taken_by(self.control, step), f"process at the step {step}")
-        return next(each for host in self.hosts for each in host.workers if each.process == process)
+        worker = next(each for host in self.hosts for each in host.workers if each.process == process)
+        if what == "stopped":  # which it is a little later: a SIGCONT that came first would be in vain
+            stat = Path(f"/proc/{worker.popen.pid}/stat")
+            self.wait(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "stop of that process")
+        return worker
 
     def next_version(self, patience: float = _PATIENCE) -> None:
         """Wait until another version is published.
