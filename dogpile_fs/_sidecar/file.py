@@ -312,16 +312,18 @@ def _overwrite(fd: int, old: bytes, length: int, new: bytes, change: Change, cro
 
     :returns: False, and nothing was written, if this thread has made another change in the meantime.
     """
-    if length > len(new):
-        os.ftruncate(fd, len(new))  # before the write: afterwards it would cut what a signal handler has written
-    # No signal handler runs between this comparison and the write.
+    size = len(new)
+    # No signal handler runs between these comparisons and the calls.
     if change.crossings != crossings:
         return False
     written = os.pwrite(fd, new, 0)
-    if written != len(new):  # a full disk or a limit
+    if written != size:  # a full disk or a limit
         os.pwrite(fd, old[:written], 0)
         os.ftruncate(fd, length)
-        raise OSError(errno.ENOSPC, f"there was room for only {written} of {len(new)} bytes")
+        raise OSError(errno.ENOSPC, f"there was room for only {written} of {size} bytes")
+    # Not before the write: a reader in between would take the old record for that of the new length.
+    if length > size and change.crossings == crossings:  # else a signal handler has set the length
+        os.ftruncate(fd, size)
     return True
 
 

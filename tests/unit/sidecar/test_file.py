@@ -24,7 +24,7 @@ import pytest
 from dogpile_fs import LockTimeout, SidecarError
 from dogpile_fs._sidecar.decoding import decode
 from dogpile_fs._sidecar.encoding import encode
-from dogpile_fs._sidecar.file import Sidecar, contents
+from dogpile_fs._sidecar.file import _LENGTHS, Sidecar, contents
 from dogpile_fs._sidecar.record import DAMAGED, MISSING, SIZE, Attempt, Record
 from tests.support.processes import PATIENCE, Processes, in_child, wait_for
 from tests.support.processes import Record as Diary
@@ -135,6 +135,33 @@ def test_each_write_changes_the_length_and_damage_does_not_begin_it_anew(sidecar
         if number == 2:
             put(sidecar.path, b"x" * lengths[-1])
     assert lengths == [SIZE + number for number in range(1, 7)]
+
+
+@pytest.mark.parametrize("changes", [5, _LENGTHS - 1, _LENGTHS, 2 * _LENGTHS - 1])
+@pytest.mark.parametrize("longer", [0, 3000])
+def test_a_reader_in_the_middle_of_a_change_sees_the_new_record_at_once_afterwards(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, changes: int, longer: int
+) -> None:
+    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    put(sidecar.path, contents(OLD.replace(changes=changes)) + bytes(longer))
+    readers = [Sidecar(sidecar.path)]
+    readers[0].peek()
+
+    def with_reader(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            readers.append(Sidecar(sidecar.path))
+            assert readers[-1].peek().record in (OLD, NEW)
+            return call(*arguments)
+
+        return called
+
+    with monkeypatch.context() as patched:
+        for name in ("pwrite", "ftruncate"):
+            patched.setattr(os, name, with_reader(getattr(os, name)))
+        sidecar.change(to(NEW))
+    assert len(readers) > 1
+    assert [reader.peek().record for reader in readers] == [NEW] * len(readers)
+    assert holds(sidecar.path, NEW)
 
 
 def test_a_change_that_raises_leaves_the_old_record_and_no_lock(sidecar: Sidecar) -> None:
