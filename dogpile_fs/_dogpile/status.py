@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from time import time
 from typing import Literal
 
+from .._os.process_identity import Identity, has_ended
 from .._sidecar.fingerprint import FILE
-from .._sidecar.record import DIED, Record, State, cleaned_host, sooner
+from .._sidecar.record import DIED, Attempt, Record, State, cleaned_host, sooner
 from .shared_state import SharedState
 
 __all__ = ["Status", "creator_in", "status_in"]
@@ -85,8 +86,8 @@ class Status:
         fresh_until = record.fresh_until(shared.expiretime)
         is_created = record.createdtime > 0
         has_creator = is_created and record.host != ""
-        creator = record.attempt if creating else None
-        dead = None if creating else record.attempt
+        creator = record.attempt if creating and not _has_died(record.attempt) else None
+        dead = None if creator is not None else record.attempt
         if dead is not None:
             record = record.failed(dead, dead.since, DIED, 0.0)
         fingerprint = record.fingerprint
@@ -119,6 +120,16 @@ class Status:
             max_stale=sooner(shared.max_stale, record.max_stale),
             content=record.content if record.has_value else None,
         )
+
+
+def _has_died(attempt: Attempt | None) -> bool:
+    """Return whether *attempt* has died though the mutex is locked, by a creator that is not on record yet."""
+    return (
+        attempt is not None
+        and attempt.kind != "process"  # one that is handed over begins in one process and goes on in another
+        and attempt.host == cleaned_host(os.uname().nodename)
+        and has_ended(attempt.pid, Identity(attempt.boot, attempt.pid_ns, attempt.start))
+    )
 
 
 def status_in(shared: SharedState) -> Status:

@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Identity", "own_identity", "start_of"]
+__all__ = ["Identity", "has_ended", "own_identity", "start_of"]
 
 #: Fields of ``/proc/PID/stat`` behind the program's name: the 22nd of all, less the two before them.
 _START = 19
@@ -37,6 +37,21 @@ def start_of(pid: int) -> int | None:
             return int(file.read().rpartition(b")")[2].split()[_START])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def has_ended(pid: int, identity: Identity) -> bool:
+    """Return whether the process with the id *pid* and that *identity* has ended; False if that is not known."""
+    own = own_identity()
+    if None in identity or None in own or identity[:2] != own[:2]:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass  # another user's
+    start = start_of(pid)
+    return start is not None and start != identity.start
 
 
 @lru_cache(maxsize=1)

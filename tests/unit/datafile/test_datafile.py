@@ -29,6 +29,7 @@ from dogpile_fs import (
     DatafileError,
     Dogpile,
     DogpileError,
+    FileMutex,
     LockTimeout,
     PathError,
     Policy,
@@ -1812,6 +1813,10 @@ def test_the_status_tells_whose_creation_ended_without_a_result(
     assert (status.failures, status.failed_type) == (1, "died")
     assert (status.failed_pid, status.failed_since) == (victim.pid, since)
     assert (status.creating, status.creating_pid, status.state) == (False, None, "fresh")
+    with FileMutex(path + ".dogpile.lock"):  # the next creator, before it is on record
+        status = datafile.status()
+    assert (status.creating, status.creating_pid, status.creating_since) == (True, None, None)
+    assert (status.failures, status.failures_total, status.failed_pid) == (1, 1, victim.pid)
 
     def fail(target: str) -> None:
         assert datafile.status().creating_pid == os.getpid()
