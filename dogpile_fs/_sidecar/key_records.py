@@ -43,6 +43,8 @@ log = logging.getLogger("dogpile_fs")
 HOME_BITS = 24
 #: Bytes from one slot to the next: a page, so that a slot is a block of its own, and is written in one piece.
 _STEP = 4096
+#: PyPy has no name for it; this is Linux's number (lseek(2)).
+_SEEK_DATA: int = getattr(os, "SEEK_DATA", 3)
 #: Slots from its home on in which a key's record may be. With every second slot taken, one key in many millions
 #: finds none of them free.
 _WINDOW = 64
@@ -457,7 +459,7 @@ def _data(fd: int, first: int, end: float) -> Iterator[int]:
     slot = first
     while slot < end:
         try:
-            slot = max(slot, os.lseek(fd, slot * _STEP, os.SEEK_DATA) // _STEP)
+            slot = max(slot, os.lseek(fd, slot * _STEP, _SEEK_DATA) // _STEP)
         except OSError as error:
             if error.errno != errno.ENXIO:  # that is: there is no more
                 raise
