@@ -79,6 +79,6 @@ def _writes(process: str, path: str) -> bool:
             if os.readlink(f"{process}/fd/{fd}") == path:
                 with open(f"{process}/fdinfo/{fd}") as file:
                     flags = dict(line.split(":", 1) for line in file if ":" in line)["flags"]
-                if int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                if int(flags, 8) & (os.O_WRONLY | os.O_RDWR):
                     return True
     return False

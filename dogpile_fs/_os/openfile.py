@@ -327,7 +327,7 @@ def is_permitted(path: str, flags: int) -> bool:
     if flags & os.O_CREAT and not os.path.lexists(path):
         path, wanted = os.path.dirname(path) or os.curdir, os.W_OK | os.X_OK
     else:
-        wanted = _WANTED[flags & os.O_ACCMODE]
+        wanted = _WANTED[flags & (os.O_WRONLY | os.O_RDWR)]
     return os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids)
 
 
