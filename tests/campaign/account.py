@@ -211,8 +211,9 @@ class History:
         older_than = pruning.more.get("older_than")
         if older_than is None or creation is None or self.clocks or ended is None:
             return True
-        # Of one that is not stamped, the file's mtime counts.
-        created = creation.began.wall - MTIME_TICK if creation.sure_at is None else creation.last.wall
+        # Of one that is not stamped, or whose stamp was harmed, the file's mtime counts.
+        is_stamped = creation.sure_at is not None and not self.tampered("sidecar", creation.began.at, ended.at)
+        created = creation.last.wall if is_stamped else creation.began.wall - MTIME_TICK
         return bool(created + older_than < ended.wall)
 
     def stopped_for(self, process: str, since: float, until: float) -> float:

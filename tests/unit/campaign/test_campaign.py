@@ -450,6 +450,10 @@ def test_a_key_that_was_pruned_is_created_again_and_missing_until_then() -> None
     missed = reading("w3#1", 4.5, 4.6, 0)
     assert broken(two[0], missed) == {"current"}
     assert broken(two[0], missed, prune(3, 4, older_than=0)) == set()
+    # Without its stamp it is as old as the file, which was written a little before.
+    almost = [two[0], missed, prune(3, 4, older_than=2.5)]
+    assert broken(*almost) == {"current"}
+    assert broken(*almost, tampering("sidecar", 2.5, 2.8)) == set()
 
 
 def test_a_version_that_comes_back_after_it_was_gone_is_reported() -> None:
