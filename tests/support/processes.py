@@ -163,7 +163,7 @@ def wait_until_other_threads_sleep() -> None:
     wait_for(have_slept, "the sleep of all other threads")
 
 
-def ended_well(pid: int) -> bool:
+def ended_well(pid: int, patience: float = PATIENCE) -> bool:
     """Wait for the child *pid*, and return whether it ended with status 0. Kill it if it hangs."""
 
     def reaped() -> tuple[int, int] | None:
@@ -171,7 +171,7 @@ def ended_well(pid: int) -> bool:
         return (done, status) if done else None
 
     try:
-        return wait_for(reaped, f"the end of process {pid}")[1] == 0
+        return wait_for(reaped, f"the end of process {pid}", patience)[1] == 0
     except AssertionError:
         os.kill(pid, signal.SIGKILL)
         raise
