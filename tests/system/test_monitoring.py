@@ -189,6 +189,7 @@ def test_the_application_of_the_example_is_scraped(
 ) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLE))
     monkeypatch.setenv("SHOP_REPORT", str(tmp_path / "report.txt"))
+    monkeypatch.delitem(sys.modules, "web", raising=False)  # of another example
     import web
 
     stack.callback(sys.modules.pop, "web")
