@@ -178,7 +178,7 @@ def scenarios(in_turn: dict[str, list[float]], alone: dict[str, list[float]]) ->
             ours=[peers.READER],
             limit=calls.FLOCK_PAIR,
             bars=[
-                bar("SyncReaderDogpile against a bare flock pair", peers.READER, calls.FLOCK_PAIR, 3.5),
+                bar("SyncReaderDogpile against a bare flock pair", peers.READER, calls.FLOCK_PAIR, 3.0),
                 bar("fasteners against it", peers.FASTENERS_RW, peers.READER, at_least=7),
                 bar("filelock's ReadWriteLock against it", peers.FILELOCK_RW, peers.READER, at_least=60),
             ],
