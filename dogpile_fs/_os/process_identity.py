@@ -48,8 +48,8 @@ def has_ended(pid: int, identity: Identity) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:
-        pass  # another user's
+    except (OSError, OverflowError):
+        pass  # another user's; or a number that no process has
     start = start_of(pid)
     return start is not None and start != identity.start
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from dogpile_fs import FileMutex, ReadWriteFileLock, SyncReaderDogpile
 
 _KEPT = """
-import builtins, threading, time
-from dogpile_fs._locks import waits
+import builtins, os, pathlib, threading, time
 from dogpile_fs import Datafile, Datafiles, Dogpile, FileMutex, ReadWriteFileLock, SyncReaderDogpile
 
 def write(target):
@@ -34,10 +33,14 @@ of_threads = Dogpile(3600)
 of_threads.refresh(lambda: None)
 for wait in (FileMutex("mutex").acquire, ReadWriteFileLock("lock").acquire_read_lock):
     threading.Thread(target=wait, daemon=True).start()
-# A free-threaded interpreter may hang at its end if a daemon thread is in the middle of sys.modules.get().
-while len(waits._waits) < 2:
+# Until both wait in the kernel: a free-threaded interpreter may hang at its end if a daemon thread is in the
+# middle of sys.modules.get().
+def has_waiter(path):
+    locks, inode = pathlib.Path("/proc/locks").read_text(), os.stat(path).st_ino
+    return any("->" in line and f":{inode} " in line for line in locks.splitlines())
+
+while not (has_waiter("mutex") and has_waiter("lock")):
     time.sleep(0.001)
-time.sleep(0.1)
 # Objects that builtins keep outlive the modules in every Python; in free-threaded ones those of the program do.
 builtins.kept = [report, keys, dogpile, reading, nested, mutex, lock, of_threads]
 """

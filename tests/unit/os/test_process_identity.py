@@ -39,6 +39,7 @@ def test_another_users_process_has_not_ended() -> None:
 
 def test_what_is_not_known_is_no_end(ended: tuple[int, Identity]) -> None:
     pid, identity = ended
+    assert not has_ended(1 << 40, identity)
     for unknown in (identity._replace(boot=None), identity._replace(pid_ns=None), identity._replace(start=None)):
         assert not has_ended(pid, unknown)
 
