@@ -11,7 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from .history import Event, Operation
 
@@ -29,10 +29,12 @@ _INVALIDATIONS = ("soft", "hard", "miss")
 
 @dataclass(slots=True)
 class Creation:
-    """One run of a creator, for the operation *caller*; *maker* is the operation that has its events."""
+    """One run of a creator, for the operation *caller*; *maker* is the part of an operation with its events."""
 
     caller: Operation
     maker: Operation
+    #: Whether a command made it, which outlives its caller.
+    by_command: bool
     version: int
     began: Event
     #: The last moment at which it certainly ran.
@@ -88,10 +90,9 @@ class History:
             if creating is not None and "for_process" in creating.more:
                 commands[creating.more["for_process"], creating.more["for_op"]] = operation
         for operation in self.operations:
-            maker = commands.get((operation.process, operation.op), operation)
-            creating = maker.event("creating")
-            if creating is not None and "for_process" not in operation.began.more and operation.do != "creator":
-                self.creations.append(self._creation(operation, maker, creating))
+            if "for_process" not in operation.began.more and operation.do != "creator":
+                maker = commands.get((operation.process, operation.op), operation)
+                self.creations += self._creations_of(operation, maker)
         self.creations.sort(key=lambda creation: creation.began.at)
         self._by_version = {creation.version: creation for creation in self.creations}
         self._by_caller = {id(creation.caller): creation for creation in self.creations}
@@ -115,38 +116,53 @@ class History:
         for process, since in stopped.items():
             self._stops.setdefault(process, []).append((since, math.inf))
 
-    def _creation(self, caller: Operation, maker: Operation, creating: Event) -> Creation:
-        # The last one: a creation is repeated if another ran at the same time.
-        creating = [event for event in maker.events if event.what == "creating"][-1]
-        created = next(
-            (event for event in maker.events if event.what == "created" and event.at > creating.at), None
-        )
-        if created is not None and self._got_the_old_version(caller, creating):
+    def _creations_of(self, caller: Operation, maker: Operation) -> Iterator[Creation]:
+        """Yield all creations of one operation.
+
+        It creates again if another creation ran at the same time, if the version is gone before it was opened, or
+        if the version expires before a block inside the block.
+        """
+        begin = [number for number, event in enumerate(maker.events) if event.what == "creating"]
+        for since, until in pairwise([*begin, None]):
+            run = Operation(maker.process, maker.op, maker.events[since:until])
+            told_by = run if maker is caller or until is not None else caller
+            next_one = None if until is None else maker.events[until]
+            yield self._creation(caller, run, told_by, next_one, by_command=maker is not caller)
+
+    def _creation(
+        self, caller: Operation, run: Operation, told_by: Operation, next_one: Event | None, *, by_command: bool
+    ) -> Creation:
+        """Return the creation with the events of *run*.
+
+        :param told_by: has the events that tell that it was over.
+        :param next_one: the beginning of the operation's next creation.
+        """
+        creating, created = run.began, run.event("created")
+        if created is not None and self._got_the_old_version(caller, told_by, creating):
             created = None
-        swapped = maker.event("swapped")
+        swapped = run.event("swapped")
         # A command outlives the process that started it.
-        told = maker.event("stamped") or maker.event("counted-as-failure")
-        if told is not None and told.at < creating.at:
-            told = None
-        over = caller.ended or told or (self._deaths.get(caller.process) if maker is caller else None)
+        told = run.event("stamped") or run.event("counted-as-failure")
+        over = told_by.ended or next_one or told or (None if by_command else self._deaths.get(caller.process))
         sure = None
         if created is not None:
             after = [
-                caller.event("entered"),
-                caller.event("refreshed"),
+                told_by.event("entered"),
+                told_by.event("refreshed"),
                 told if told is not None and told.what == "stamped" else None,
-                caller.ended if caller.went_well else None,
+                told_by.ended if caller.went_well else None,
             ]
-            exited = caller.event("exited")
+            exited = told_by.event("exited")
             if exited is not None:
                 after = [exited if exited.more["status"] == 0 else None]
             sure = min((event.at for event in after if event is not None and event.at > created.at), default=None)
         return Creation(
             caller,
-            maker,
+            run,
+            by_command,
             creating.more["version"],
             creating,
-            [event for event in maker.events if event.what in _IN_CREATOR][-1],
+            [event for event in run.events if event.what in _IN_CREATOR][-1],
             created is not None,
             sure,
             swapped.at if swapped is not None else sure,
@@ -154,14 +170,14 @@ class History:
             math.inf if over is None else over.wall,
         )
 
-    def _got_the_old_version(self, caller: Operation, creating: Event) -> bool:
+    def _got_the_old_version(self, caller: Operation, told_by: Operation, creating: Event) -> bool:
         """Return whether the creator has returned, and then its version could not be put in place."""
         may_fail = (
             caller.began.more.get("timeout") is not None  # the swap waits for readers
             or bool(caller.began.more.get("starved"))
             or self.tampered("directory", creating.at, self.end_of(caller))
         )
-        read = [event.more["version"] for event in caller.events if event.what in ("read", "loaded")]
+        read = [event.more["version"] for event in told_by.events if event.what in ("read", "loaded")]
         return self.tolerant and may_fail and bool(read) and max(read) < creating.more["version"]
 
     def end_of(self, operation: Operation) -> float:
@@ -237,6 +253,7 @@ class History:
         return states
 
     def created_by(self, operation: Operation) -> Creation | None:
+        """Return the last creation of *operation*."""
         return self._by_caller.get(id(operation))
 
     def creation_of(self, version: int) -> Creation | None:
@@ -258,13 +275,13 @@ class History:
     def failed_creations(self) -> Iterator[Creation]:
         """Yield the creations that certainly were counted as failures, by their callers or the next ones."""
         for creation in self.creations:
-            if creation.caller is not creation.maker:
+            if creation.by_command:
                 continue  # a command may have been ended, which counts as nothing
             raised, died = creation.maker.event("raising"), self._deaths.get(creation.caller.process)
             if raised is not None and not creation.returned:
                 if creation.caller.ended is not None or creation.caller.event("counted-as-failure") is not None:
                     yield creation
-            elif creation.caller.cancelled is not None:
+            elif creation.caller.cancelled is not None or self.created_by(creation.caller) is not creation:
                 continue  # how it ended is not known
             elif not creation.returned and creation.caller.ended is None and died is not None:
                 yield creation

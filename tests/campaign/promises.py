@@ -505,6 +505,8 @@ def a_creation_goes_on_without_its_task(history: History) -> Iterator[Violation]
             continue
         if not creation.returned or creation.sure_at is not None or maker.event("counted-as-failure") is not None:
             continue
+        if history.created_by(caller) is not creation:
+            continue  # it was crossed by another one
         if caller.began.more.get("timeout") is None and not history.tampered(
             "lock", caller.began.at, history.end_of(caller)
         ):

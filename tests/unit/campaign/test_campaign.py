@@ -211,6 +211,30 @@ def test_a_createdtime_that_is_that_of_no_creation_is_reported() -> None:
     assert broken(*GOOD, returned, reported(50, 48, 300)) == set()
 
 
+def twice(name: str, since: float) -> list[Line]:
+    """Return a pass that creates version 300, which is gone before it is opened, and then version 400."""
+    return whole(
+        name,
+        "pass",
+        since,
+        since + 4,
+        line(name, "creating", since + 0.5, version=300),
+        line(name, "created", since + 1),
+        line(name, "creating", since + 3, version=400),
+        line(name, "created", since + 3.5),
+        line(name, "entered", since + 3.6),
+        line(name, "read", since + 3.7, version=400, whole=True),
+    )
+
+
+def test_each_of_two_creations_of_one_operation_counts() -> None:
+    pruned = prune(48, 48.5, older_than=0)
+    assert broken(*GOOD, twice("w4#1", 46), pruned, reported(47.5, 47.1, 300)) == set()
+    assert broken(*GOOD, twice("w4#1", 46), pruned, reported(50, 49.55, 400)) == set()
+    assert broken(*GOOD, twice("w4#1", 46), reported(47.5, 46.2, 300)) == {"5"}
+    assert broken(*GOOD, twice("w4#1", 46), creation("w2#9", 46.7, 46.8, 350, do="force")) == {"1"}
+
+
 def test_a_stamp_of_a_version_that_is_not_in_place_is_reported() -> None:
     swapping = [
         line("w4#1", "began", 47, do="refresh"),
