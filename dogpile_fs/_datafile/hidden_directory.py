@@ -34,8 +34,8 @@ __all__ = ["HiddenDirectory", "hidden_beside", "inherit_from", "open_directory",
 #: Times that the sub-directory is made while another program removes it.
 _ATTEMPTS = 10
 #: Seconds for which a process that removes it is waited for. That takes microseconds, unless the process was
-#: stopped.
-_PATIENCE = 1.0
+#: stopped. Without the lock, a creator's directory may be removed before anything is in it.
+_PATIENCE = 5.0
 #: Error codes of a file system without permissions, and of another user's directory.
 _NOT_PERMITTED = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -99,24 +99,40 @@ class HiddenDirectory:
         open_file = self._open_file
         if open_file is None or os.getpid() != self._process:
             return False
-        try:
-            flock(open_file.fd, LOCK_EX | LOCK_NB)
-            os.rmdir(open_file.path)
-        except OSError:
-            with suppress(OSError):
-                flock(open_file.fd, LOCK_SH | LOCK_NB)
-            return False
-        self._open_file = None
-        open_file.close()
-        return True
+        if _is_removed(open_file):
+            self._open_file = None
+            open_file.close()
+            return True
+        with suppress(OSError):
+            flock(open_file.fd, LOCK_SH | LOCK_NB)
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         open_file = self._open_file
-        if not self.remove_if_empty() and open_file is not None and os.getpid() == self._process:
+        if open_file is not None and os.getpid() == self._process:
             self._open_file = None
+            # If it may not remove it, it has no lock any more. A shared one until it is closed would be in the
+            # way of the last process, which would give up as well.
+            _is_removed(open_file)
             open_file.close()
+
+
+def _is_removed(open_file: OpenFile) -> bool:
+    """Remove the sub-directory; False if something is in it, or another process uses it.
+
+    Then its lock is lost: ``flock`` gives up the shared lock before it asks for the exclusive one. Another process
+    may have removed it at such a moment before, and the one at its path may be new, and in use.
+    """
+    try:
+        flock(open_file.fd, LOCK_EX | LOCK_NB)
+        if not open_file.is_at_its_path():
+            return True
+        os.rmdir(open_file.path)
+    except OSError:
+        return False
+    return True
 
 
 def hidden_beside(resource: str, *, make: bool = False) -> str:

@@ -8,14 +8,16 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_SH, flock
 from pathlib import Path
 
 import pytest
 
 from dogpile_fs import DataDirectory, Datafile, DatafileError, PathError, atomic_write
+from dogpile_fs._datafile import hidden_directory
 from dogpile_fs._datafile.hidden_directory import HiddenDirectory
 from dogpile_fs._layout import is_hidden_directory, temp_affixes
+from dogpile_fs._os.openfile import OpenFile
 from tests.hostile.test_broken_environments import (
     Unprivileged,
     foreign,
@@ -134,6 +136,43 @@ def test_it_is_removed_when_nothing_is_kept_in_it_and_no_process_uses_it(path: s
     with atomic_write(path + ".other", "w") as file:
         write(path)
         assert os.listdir(hidden(path)) == [os.path.basename(file.name)]
+    assert not os.path.lexists(hidden(path))
+
+
+def test_of_two_that_leave_it_at_the_same_moment_the_last_one_removes_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, close = HiddenDirectory(path), HiddenDirectory(path), OpenFile.close
+
+    def close_after_the_other(open_file: OpenFile) -> None:
+        monkeypatch.setattr(OpenFile, "close", close)
+        other.__exit__(None, None, None)
+        open_file.close()
+
+    with other, one:
+        monkeypatch.setattr(OpenFile, "close", close_after_the_other)
+    assert not os.path.lexists(hidden(path))
+
+
+def test_one_that_was_made_while_a_block_had_no_lock_is_not_removed_by_that_block(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block, other, third = HiddenDirectory(path), HiddenDirectory(path), HiddenDirectory(path)
+
+    def flock_after_the_others(fd: int, how: int) -> None:
+        if how & LOCK_SH:  # the shared lock anew: for a moment there was none
+            monkeypatch.setattr(hidden_directory, "flock", flock)
+            other.__exit__(None, None, None)
+            assert not os.path.lexists(hidden(path))
+            third.__enter__()
+        flock(fd, how)
+
+    with block:
+        other.__enter__()
+        monkeypatch.setattr(hidden_directory, "flock", flock_after_the_others)
+        assert not block.remove_if_empty()
+    assert os.path.lexists(hidden(path))
+    third.__exit__(None, None, None)
     assert not os.path.lexists(hidden(path))
 
 
