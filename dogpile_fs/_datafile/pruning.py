@@ -7,6 +7,7 @@ invalidation would be forgotten. Empty shards go last, each while no process cre
 
 from __future__ import annotations
 
+import errno
 import logging
 import operator
 import os
@@ -120,14 +121,14 @@ class _Pruning:
         return _Found(max(record.createdtime, record.failed_at or 0.0, tried), size, name)
 
     def remove(self, found: _Found) -> bool:
-        """Remove a key; False if it is in use, or has been created again."""
+        """Remove a key; False if it is in use, has been created again, or is gone already."""
         name, taker = found.name, _Taker()
         mutex, record, path = self._keys.mutex(name), self._keys.record(name), self._pattern.path_of(name)
         try:
-            if (
-                not mutex.acquire(wait=False, taker=taker)
-                or self._found(name, record.read().record).at != found.at
-            ):
+            if not mutex.acquire(wait=False, taker=taker):
+                return False
+            known = record.read().record
+            if self._found(name, known).at != found.at or not self._is_anything(path, known):
                 return False
             try:
                 self._remove_files(path)
@@ -139,6 +140,9 @@ class _Pruning:
         finally:
             if taker.mutex_hold is not None:
                 mutex._release_hold(taker.mutex_hold)
+
+    def _is_anything(self, path: str, record: Record) -> bool:
+        return record != MISSING or any(map(os.path.lexists, (path, *self._versions_of(path))))
 
     def _remove_files(self, path: str) -> None:
         with suppress(FileNotFoundError):
@@ -162,7 +166,12 @@ class _Pruning:
     def _versions_in(self, directory: str) -> tuple[str, dict[str, list[str]]]:
         if directory not in self._versions:
             by_digest: dict[str, list[str]] = {}
-            hidden = hidden_beside(os.path.join(directory, "-")) if os.path.isdir(directory) else directory
+            hidden = directory
+            try:
+                hidden = hidden_beside(os.path.join(directory, "-"))
+            except DatafileError as error:  # also: another prune has removed it at this moment
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    raise
             for name in _listing(hidden):
                 if digest := _digest_in(name):
                     by_digest.setdefault(digest, []).append(name)

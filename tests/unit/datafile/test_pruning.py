@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from dogpile_fs import Datafile, Datafiles, Outcome
+from dogpile_fs._datafile import pruning
+from dogpile_fs._datafile.hidden_directory import hidden_beside
 from dogpile_fs._sidecar.key_records import KeyRecords
 from tests.support.processes import PATIENCE, Processes, Record, ended_well, in_child, wait_for
 
@@ -211,6 +213,23 @@ def test_a_file_that_cannot_be_removed_is_a_line_in_the_log(
     assert files.prune(older_than=0) == 0
     assert "cannot be removed" in caplog.text
     assert files["a"].refresh() == Outcome.fresh
+
+
+def test_a_shard_that_another_prune_removes_at_that_moment_is_no_error(
+    files: Datafiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, others = hidden_beside, []
+
+    def look_after_another_prune(path: str) -> str:
+        monkeypatch.setattr(pruning, "hidden_beside", look)
+        others.append(files.prune(older_than=0))
+        assert left(tmp_path) == []
+        return look(path)
+
+    files["a"].refresh()
+    monkeypatch.setattr(pruning, "hidden_beside", look_after_another_prune)
+    assert files.prune(older_than=0) == 0
+    assert others == [1]
 
 
 def _create_for_ever(pattern: str, record: Record, number: int) -> None:
