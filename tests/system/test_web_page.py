@@ -29,6 +29,7 @@ FILES = {found[1]: block.text for block in blocks(PAGE) if (found := re.match(r"
 SERVERS = {
     "api": ["uvicorn", "--log-level", "warning", "--workers", "2", "--port", "{}", "api:app"],
     "app": ["gunicorn", "--workers", "2", "-b", "127.0.0.1:{}", "app:app"],
+    "service": ["uvicorn", "--log-level", "warning", "--workers", "2", "--port", "{}", "service:app"],
     "worker": ["gunicorn", "--workers", "2", "-b", "127.0.0.1:{}", "worker:app"],
 }
 
@@ -46,7 +47,7 @@ def served(shop: Path, module: str) -> Iterator[int]:
     """Serve the page's *module*, and yield the port."""
     command = SERVERS[module]
     pytest.importorskip(command[0])
-    pytest.importorskip("fastapi" if module == "api" else "flask")
+    pytest.importorskip("fastapi" if command[0] == "uvicorn" else "flask")
     port = servers.free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", *(word.format(port) for word in command)],
@@ -117,8 +118,9 @@ def test_workers_read_what_the_job_makes(module: str, shop: Path) -> None:
 
 
 @pytest.mark.system
-def test_workers_create_in_the_background(shop: Path) -> None:
-    with served(shop, "worker") as port:
+@pytest.mark.parametrize("module", ["worker", "service"])
+def test_workers_create_in_the_background(module: str, shop: Path) -> None:
+    with served(shop, module) as port:
         wait_for(lambda: asked(port, "/total")[0] == 200, "the first report")
         (shop / "orders.txt").write_text("7\n")
         subprocess.run([sys.executable, "-m", "dogpile_fs", "invalidate", "report.json"], cwd=shop, check=True)
