@@ -142,7 +142,7 @@ def test_a_command_gets_its_swap_in_among_tasks_that_read(tmp_path: Path, server
         asyncio.run(ask(port, "/", 0.5))
         bodies = asyncio.run(main(port))
     print(f"{server}: {len(bodies)} answers, {len(waits)} swaps, the longest in {max(waits):.2f} s")
-    assert len(waits) >= 2
+    assert waits
     assert len(set(bodies)) >= 2
     # Five times as long as a reader stays, and the start of a command.
     assert max(waits) < 5 * 0.3 + (1.0 if _AT_LENGTH else 10.0)
