@@ -263,6 +263,7 @@ class Acquisition(Guard):
     def _force(self) -> Election:
         yield self._acquire_mutex
         yield self._begin_work
+        self.scope.look_anew()
         self.seen = self.scope.read()
         creation, background = Creation(self.shared, self.seen), self._background()
         place = None if background is None else background.place()
@@ -274,6 +275,7 @@ class Acquisition(Guard):
 
     def _go_on_for(self, begun: Attempt, adopt: Callable[[Taker], bool]) -> Election:
         is_held = adopt(self)
+        self.scope.look_anew()
         self.seen = self.scope.read()
         if not is_held or self.seen.attempt != begun:
             self.outcome = Outcome.fenced
@@ -440,6 +442,7 @@ class Acquisition(Guard):
 
     def _create_if_still(self, before: Judgement) -> Election:
         yield self._begin_work
+        self.scope.look_anew()
         value, state = yield from self._read_and_look()
         if state == "fresh" or (before in NOTHING and state not in NOTHING and not self._is_to_refresh(state)):
             log.debug("%s: another has created it just now", self.scope.name)
@@ -501,6 +504,7 @@ class Acquisition(Guard):
             if record.attempt is None:
                 self.outcome = Outcome.fenced
             elif self._try_mutex():
+                self.scope.look_anew()
                 creation = Creation(self.shared, self.scope.read())
                 creation.count_death()
                 self.seen = creation.seen

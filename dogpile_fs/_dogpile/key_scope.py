@@ -103,6 +103,10 @@ class KeyScope(ProcessScope):
         return mutex
 
     @property
+    def _records_path(self) -> str:
+        return self._keys.pattern.records_path
+
+    @property
     def journal(self) -> NoJournal:  # type: ignore[override]
         return _NO_JOURNAL
 

@@ -148,6 +148,9 @@ class Scope(Protocol):
     def let_go(self) -> None:
         """Keep nothing open for later calls."""
 
+    def look_anew(self) -> None:
+        """Have the next :meth:`read` see what any host has written until now; the caller holds the mutex."""
+
     def fingerprint(self) -> Fingerprint | None:
         """Return the fingerprint of the file at the path, if the resource is looked at."""
 

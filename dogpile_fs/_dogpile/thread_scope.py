@@ -53,6 +53,9 @@ class ThreadScope:
     def let_go(self) -> None:
         pass
 
+    def look_anew(self) -> None:
+        pass
+
     def fingerprint(self) -> None:
         pass
 

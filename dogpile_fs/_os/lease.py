@@ -12,6 +12,7 @@ import os
 import signal
 from contextlib import suppress
 
+from .filesystem import DELEGATES, kind_of
 from .paths import realpath
 
 __all__ = ["has_writer", "is_copy", "name_of", "writers_at"]
@@ -28,7 +29,7 @@ def has_writer(fd: int) -> bool | None:
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:
-        return True
+        return None if kind_of(fd) in DELEGATES else True
     except (OSError, AttributeError):  # the latter: macOS
         return None
     with suppress(OSError):

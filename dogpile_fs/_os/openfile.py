@@ -30,6 +30,7 @@ from typing import Any, Self, TypeVar
 from ..errors import NO_PERMISSION, ForeignFile, LockFileError, as_error
 from . import fork, permissions
 from .copying import NotCopied
+from .filesystem import loses_locks, read_from_server
 
 __all__ = ["OpenFile", "above_standard", "close_quietly", "is_permitted", "open_regular"]
 
@@ -253,10 +254,13 @@ class OpenFile(NotCopied):
     def is_revoked(self) -> bool:
         """Return whether the server has given its locks to others, because this host was cut off (NFS).
 
-        The system then lets every read of it fail. It is empty: elsewhere no read of it goes to a disk.
+        The system then lets every read fail that goes to the server. The file is empty: elsewhere no read of it
+        goes to a disk, and on NFS a plain one does not go to the server.
         """
         try:
             os.pread(self.fd, 1, 0)
+            if loses_locks(self.fd, self._opened_as or self.identity):
+                read_from_server(self.fd)
         except OSError as error:
             return error.errno in (errno.EIO, errno.ESTALE)
         return False

@@ -16,8 +16,10 @@ from dogpile_fs._dogpile.process_scope import ProcessScope
 from dogpile_fs._dogpile.resource_path import checked_resource
 from dogpile_fs._dogpile.thread_scope import ThreadScope
 from dogpile_fs._os.waiting import Deadline
+from dogpile_fs._sidecar.file import Sidecar
 from dogpile_fs._sidecar.journal import Entry
 from dogpile_fs._sidecar.record import MISSING, Record
+from dogpile_fs._sidecar.snapshot import Snapshot
 from tests.support.processes import Processes
 
 MADE = Record(createdtime=1000.0, generation=1)
@@ -465,3 +467,33 @@ def test_the_error_for_a_missing_directory_names_it(tmp_path: Path, suffix: str)
     assert caught.value.errno == errno.ENOENT
     assert repr(missing) in str(caught.value)
     assert "Hint: make it first" in str(caught.value)
+
+
+# Several hosts.
+
+
+def test_a_caller_that_is_elected_asks_the_server_of_nfs_for_the_record(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it opens the sidecar, its system may show it what was there seconds ago."""
+    here, there = Dogpile(3600, path), Dogpile(3600, path)
+    here.refresh(lambda: None)
+    here.invalidate()
+    kept = [there._shared.scope.sidecar.read()]  # type: ignore[attr-defined]
+    assert here.refresh(lambda: None)
+    read, opened = Sidecar.read, os.open
+
+    def from_what_is_kept(sidecar: Sidecar, again: bool = True) -> Snapshot:
+        return kept[0] if kept else read(sidecar, again)
+
+    def open_at_the_server(name: Any, *more: Any, **options: Any) -> int:
+        if str(name).endswith(".dogpile"):
+            kept.clear()
+        return opened(name, *more, **options)
+
+    monkeypatch.setattr(Sidecar, "read", from_what_is_kept)
+    monkeypatch.setattr(Sidecar, "peek", from_what_is_kept)
+    monkeypatch.setattr(os, "open", open_at_the_server)
+    monkeypatch.setattr("dogpile_fs._dogpile.process_scope.is_on_disk", lambda found: False)
+    assert there.refresh(lambda: pytest.fail("created once more")) == "fresh"
+    assert kept == []

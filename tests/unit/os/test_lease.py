@@ -111,6 +111,16 @@ def test_what_the_system_does_not_say_is_not_guessed(tmp_path: Path) -> None:
 
 
 @needs_leases
+def test_a_client_of_nfs_does_not_say_without_a_delegation(
+    path: str, reading: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses the lease then, as if a process had the file open for writing: no creation would ever end."""
+    monkeypatch.setattr("dogpile_fs._os.lease.kind_of", lambda fd: "nfs4")
+    with open(path, "a"):
+        assert has_writer(reading) is None
+
+
+@needs_leases
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to act as another user")
 def test_another_users_file_may_have_a_writer(path: str, reading: int) -> None:
     def as_nobody() -> None:

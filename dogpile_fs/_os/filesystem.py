@@ -1,0 +1,68 @@
+"""Which kind of file system a file is on, and what is asked of its server there.
+
+A client of NFS answers many calls by itself, from what it has kept. Some questions must reach the server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+
+__all__ = ["DELEGATES", "is_on_disk", "kind_of", "loses_locks", "read_from_server"]
+
+#: Kinds that refuse a lease as if a process had the file open, when the server has not delegated the file.
+DELEGATES = frozenset({"nfs", "nfs4", "cifs", "smb3"})
+#: Kinds whose server gives the locks of a host to others when it has not heard of that host for long.
+_LOSES_LOCKS = frozenset({"nfs", "nfs4"})
+#: The answers of :func:`loses_locks`, by device and inode, and how many are kept: a file stays where it is.
+_known: dict[tuple[int, int], bool] = {}
+_MOST_KNOWN = 1024
+
+
+def is_on_disk(found: os.stat_result) -> bool:
+    """Return whether a file is on a device of this host; False also for a tmpfs and the like."""
+    return os.major(found.st_dev) != 0
+
+
+def loses_locks(fd: int, identity: tuple[int, int]) -> bool:
+    """Return whether a server may give the locks on the file *fd* to others.
+
+    :param identity: its device and its inode.
+    """
+    if os.major(identity[0]):
+        return False
+    if identity not in _known:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[identity] = kind_of(fd) in _LOSES_LOCKS
+    return _known.get(identity, False)
+
+
+def kind_of(fd: int) -> str | None:
+    """Return the kind of file system that the file *fd* is on, such as ``"nfs4"``.
+
+    None where ``/proc`` does not tell.
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
+            (mount,) = (line.split()[1] for line in lines if line.startswith(b"mnt_id:"))
+        with open("/proc/self/mountinfo", "rb") as lines:
+            (line,) = (line for line in lines if line.startswith(mount + b" "))
+    except (OSError, ValueError):
+        return None
+    return line.rpartition(b" - ")[2].split(b" ", 1)[0].decode()
+
+
+def read_from_server(fd: int) -> None:
+    """Read from the file *fd*, past all that this host has kept of it: also where it is known to be empty.
+
+    :raises OSError: ``EIO`` if a lock that *fd* had is lost; ``EINVAL`` where a file system has no such reads.
+    """
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE) as page:  # such reads need an aligned buffer
+            os.preadv(fd, [page], 0)
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
