@@ -8,11 +8,13 @@ the head is tried once, and the caller reads back.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from time import monotonic, time
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -42,6 +44,10 @@ _ENDPOINTS = (
     "AZURE_ENDPOINT",
     "AZURE_STORAGE_ENDPOINT",
 )
+#: By endpoint and bucket: whether ``If-Match`` is compared with an ETag without quotes, as by Ceph's gateway. That
+#: is learned when a write is refused first.
+_bare: dict[tuple[str, str], bool] = {}
+_learning = Lock()
 #: The process that has used obstore first: in its forked children a request would wait for threads for ever.
 _used_in: int | None = None
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -97,15 +103,63 @@ class ObjectStorage:
         return value, self._tag(found.meta)
 
     def swap(self, value: bytes, tag: str | None) -> str:
-        # Google goes by an object's number, the others by its ETag.
-        mode = "create" if tag is None else {"version" if self._scheme == "gs" else "e_tag": tag}
+        is_bare = self._is_bare
         try:
-            put = self._answer(
-                lambda: self._obstore.put(self._store(_SMALL), _HEAD, value, mode=mode), *self._refused
-            )
+            return self._put_if(_HEAD, value, tag, is_bare=is_bare)
         except self._refused as error:
-            raise Lost(str(error)[:200]) from error
-        return self._tag(put)
+            lost = error
+        # To ask again changes nothing: the server has refused it, and the tag is the same.
+        if tag is not None and self._scheme == "s3" and self._learns_whether_bare() != is_bare:
+            try:
+                return self._put_if(_HEAD, value, tag, is_bare=not is_bare)
+            except self._refused as error:
+                lost = error
+        raise Lost(str(lost)[:200]) from lost
+
+    def _put_if(self, name: str, value: bytes, tag: str | None, *, is_bare: bool) -> str:
+        """Write an object if it has this *tag*, or is not there yet; raise an error of refusal if not."""
+        mode: Any = "create"
+        if tag is not None:
+            # Google goes by an object's number, the others by its ETag.
+            mode = {"version": tag} if self._scheme == "gs" else {"e_tag": tag.strip('"') if is_bare else tag}
+        store = self._store(_SMALL)
+        return self._tag(self._answer(lambda: self._obstore.put(store, name, value, mode=mode), *self._refused))
+
+    @property
+    def _is_bare(self) -> bool:
+        """Whether this server is known to compare ``If-Match`` with ETags without their quotes."""
+        return _bare.get((_endpoint(), self._bucket), False)
+
+    def _learns_whether_bare(self) -> bool:
+        """Return the same, asked of the server if that is not known: when it has refused a write first.
+
+        :raises Down: if it does not answer.
+        """
+        server = _endpoint(), self._bucket
+        with _learning:
+            if server not in _bare:
+                _bare[server] = self._is_bare_by_trial()
+            return _bare[server]
+
+    def _is_bare_by_trial(self) -> bool:
+        """Try the forms of a tag with an object that nothing else uses."""
+        name = f"etag-{secrets.token_hex(4)}"
+        tag = self._put_if(name, b".", None, is_bare=False)
+        try:
+            for is_bare in (False, True):
+                with suppress(*self._refused):
+                    self._put_if(name, b"..", tag, is_bare=is_bare)
+                    break
+            else:
+                return False
+            try:
+                self._put_if(name, b"...", tag, is_bare=is_bare)
+            except self._refused:
+                return is_bare
+            return False  # in that form it is no condition
+        finally:
+            with suppress(Down, *self._missing):
+                self._answer(lambda: self._obstore.delete(self._store(_SMALL, 2), name), *self._missing)
 
     def discard(self) -> None:
         with suppress(*self._missing):
@@ -213,7 +267,11 @@ class ObjectStorage:
             raise Down(f"{type(error).__name__}: {str(error).strip()[:300]}") from error
 
 
+def _endpoint() -> str:
+    """Return the endpoint that the environment names; empty without one."""
+    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+
+
 def _is_loopback() -> bool:
-    """Return whether the endpoint that the environment names is on this host: plain HTTP is for that alone."""
-    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
-    return urlsplit(endpoint).hostname in _LOOPBACK
+    """Return whether the endpoint is on this host: plain HTTP is for that alone."""
+    return urlsplit(_endpoint()).hostname in _LOOPBACK

@@ -14,6 +14,7 @@ import pytest
 
 from dogpile_fs import Datafile, Origin, OriginUnfit
 from dogpile_fs._dogpile.conformance import refuse_unfit
+from dogpile_fs._dogpile.engine import Lost
 from dogpile_fs.origin import Engine, find_fault
 from tests.support import servers
 
@@ -24,6 +25,8 @@ class Careless(http.server.BaseHTTPRequestHandler):
     """A server of objects that ignores the conditions that it is told to ignore."""
 
     ignored: frozenset[str] = frozenset()
+    #: Whether it compares If-Match with its ETag without quotes.
+    is_bare = False
     objects: dict[str, bytes]
     lock: threading.Lock
     protocol_version = "HTTP/1.1"
@@ -35,7 +38,7 @@ class Careless(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.lock:
             there = self.objects.get(self.path)
-            tag = None if there is None else _tag(there)
+            tag = None if there is None else _tag(there).strip('"' if self.is_bare else "")
             wanted = self.headers.get("If-Match") if "If-Match" not in self.ignored else None
             is_new = self.headers.get("If-None-Match") == "*" and "If-None-Match" not in self.ignored
             if (is_new and there is not None) or (wanted is not None and wanted != tag):
@@ -109,6 +112,43 @@ def test_the_same_server_is_fit_if_it_keeps_its_conditions(careless: type[Carele
         tmp_path / "report", HOUR, lambda target: Path(target).touch(), origin="s3://bucket/report", timeout=60
     )
     assert report.refresh()
+
+
+def test_a_server_whose_if_match_takes_etags_without_quotes_alone_is_fit(
+    careless: type[Careless], tmp_path: Path
+) -> None:
+    """Ceph's gateway is one, and gives its ETags with quotes."""
+    careless.is_bare = True
+    here, there = (
+        Datafile(
+            tmp_path / name / "report",
+            HOUR,
+            lambda target: Path(target).write_text("made"),
+            origin=Origin("s3://bucket/report", check=0.1),
+            timeout=60,
+            parents=True,
+        )
+        for name in ("here", "there")
+    )
+    assert here.refresh()
+    assert there.refresh() == "fresh"
+    assert there.refresh(force=True)
+    assert here.refresh(force=True)
+    assert here.status().generation == 3
+    origin = Origin("s3://bucket/report")
+    before = origin._engine().read()
+    assert isinstance(before, tuple)
+    assert origin._engine().swap(b"once", before[1])
+    with pytest.raises(Lost):
+        origin._engine().swap(b"twice", before[1])
+
+
+def test_a_server_that_ignores_if_match_is_refused_though_it_takes_etags_without_quotes(
+    careless: type[Careless],
+) -> None:
+    careless.is_bare, careless.ignored = True, frozenset({"If-Match"})
+    with pytest.raises(OriginUnfit, match="If-Match"):
+        refuse_unfit(Origin("s3://bucket/report"))
 
 
 def test_a_reader_with_a_version_goes_on_where_the_origin_is_not_fit(
