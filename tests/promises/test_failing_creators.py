@@ -119,7 +119,9 @@ def test_datafiles_that_were_made_at_once_expire_apart_and_all_processes_agree_w
         assert each.refresh()
     first = [each.status() for each in datafiles]
     begun = max(status.createdtime or 0.0 for status in first)
-    processes.start_many(3, _serve, directory, record, seen, begun)
+    readers = processes.start_many(3, _serve, directory, record, seen, begun)
+    # Each of 600 passes may go through two threads, on a loaded machine.
+    wait_for(lambda: not any(each.is_alive() for each in readers), "the end of the readers", 5 * PATIENCE)
     processes.join()
 
     moments = [status.fresh_until for status in first]

@@ -115,6 +115,9 @@ class Processes:
         """Wait until *processes* (default: all started) have ended with status 0."""
         for process in processes or self.started:
             process.join(PATIENCE)
+            if process.exitcode is None and process.pid is not None:
+                os.kill(process.pid, signal.SIGABRT)  # faulthandler tells where it hangs
+                process.join(PATIENCE)
             assert process.exitcode == 0, f"{process} ended with {process.exitcode}"
 
     def end(self) -> None:

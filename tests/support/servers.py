@@ -14,6 +14,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+import uuid
 from email.utils import formatdate
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = [
     "moto",
     "new_redis",
     "redis",
+    "rgw",
 ]
 
 #: With these, obstore speaks to the server that :func:`moto` has started.
@@ -141,6 +143,91 @@ def _bucket_made(port: int) -> bool:
         return False
 
 
+_CEPH = """\
+[global]
+fsid = {fsid}
+mon host = [v2:127.0.0.1:{mon}]
+public network = 127.0.0.0/8
+cluster network = 127.0.0.0/8
+run dir = {directory}
+keyring = {directory}/keyring
+mon data = {directory}/mon
+osd data = {directory}/osd
+rgw data = {directory}
+log file =
+mon cluster log file =
+admin socket =
+osd objectstore = memstore
+memstore device bytes = 1073741824
+osd crush chooseleaf type = 0
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 1
+osd pool default pgp num = 1
+osd pool default pg autoscale mode = off
+mon allow pool size one = true
+mon max pg per osd = 1000
+mon data avail crit = 1
+rgw frontends = beast endpoint=127.0.0.1:{port}
+"""
+
+
+@cache
+def rgw() -> Server:
+    """Return the Ceph gateway of this test process, which has the bucket ``tests``; skip the test without it.
+
+    Its key is that of :data:`ENVIRONMENT`. It uses cephx: without, radosgw 16.2 did not connect to its
+    monitor.
+    """
+    for program in ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here: Debian has it in ceph-common, ceph-mon, ceph-osd and radosgw")
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("obstore")
+    directory, fsid, osd = tempfile.mkdtemp(prefix="ceph-"), str(uuid.uuid4()), str(uuid.uuid4())
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    mon, port = free_port(), free_port()
+    conf, keyring = os.path.join(directory, "ceph.conf"), os.path.join(directory, "keyring")
+    Path(conf).write_text(_CEPH.format(fsid=fsid, mon=mon, port=port, directory=directory))
+
+    def run(program: str, *words: str) -> str:
+        command = [program, *words]
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    Path(keyring).touch()
+    for name in ("mon.", "client.admin", "osd.0"):
+        caps = [word for of in ("mon", "osd", "mgr") for word in ("--cap", of, "allow *")]
+        run("ceph-authtool", keyring, "--gen-key", "-n", name, *caps)
+    run("monmaptool", "--create", "--addv", "a", f"[v2:127.0.0.1:{mon}]", "--fsid", fsid, "monmap")
+    for each in ("mon", "osd"):
+        os.mkdir(os.path.join(directory, each))
+    run("ceph-mon", "-c", conf, "--mkfs", "-i", "a", "--monmap", "monmap", "--keyring", keyring)
+    _ceph_part(["ceph-mon", "-c", conf, "-i", "a", "-f"], mon, directory)
+    run("ceph", "-c", conf, "osd", "new", osd)
+    run("ceph-osd", "-c", conf, "-i", "0", "--mkfs", "--osd-uuid", osd)
+    with open(os.path.join(directory, "log"), "ab") as log:  # its ports are its own choice
+        process = subprocess.Popen(
+            ["ceph-osd", "-c", conf, "-i", "0", "-f"], stdout=log, stderr=log, cwd=directory, process_group=0
+        )
+    atexit.register(process.wait)
+    atexit.register(process.kill)
+    wait_for(lambda: "1 up" in run("ceph", "-c", conf, "osd", "stat"), "ceph-osd")
+    keys = "--access-key=testing", "--secret=testing"
+    run("radosgw-admin", "-c", conf, "user", "create", "--uid=tests", "--display-name=tests", *keys)
+    server = _ceph_part(["radosgw", "-c", conf, "-n", "client.admin", "-f"], port, directory)
+    options = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **options).create_bucket(Bucket="tests")
+    return server
+
+
+def _ceph_part(command: list[str], port: int, directory: str) -> Server:
+    server = Server(command, port, directory)
+    atexit.register(server.kill)
+    return server
+
+
 def azure_environment(port: int) -> dict[str, str]:
     """Return the variables with which obstore speaks to the Azurite on *port*."""
     return {
@@ -162,6 +249,7 @@ def azurite() -> Server:
     pytest.importorskip("obstore")
     port = free_port()
     command = [program, "--blobPort", str(port), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
+    command += ["--disableTelemetry"]
     server = Server(command, port, tempfile.mkdtemp(prefix="azurite-"))
     atexit.register(server.end)
     wait_for(lambda: _container_made(port), "the container")

@@ -20,10 +20,13 @@ from .proxy import Proxy
 from .steps import STEPS
 from .trial import ROOM, Host, Trial, Worker
 
-__all__ = ["ALL", "FAULTS", "Fault"]
+__all__ = ["ALL", "FAULTS", "ON_DEMAND", "Fault"]
 
-ALL = ("directory", "redis", "s3", "az")
-_OBJECTS = ("s3", "az")
+#: Kinds of origins: ``s3`` is moto, ``az`` Azurite, ``rgw`` the gateway of Ceph.
+ALL = ("directory", "redis", "s3", "az", "rgw")
+#: Those that are tried only where they are asked for: it takes a cluster.
+ON_DEMAND = ("rgw",)
+_OBJECTS = ("s3", "az", "rgw")
 #: Seconds for which a creator is stopped: longer than the ttl, and than the judge lets a reader wait.
 _STOP = 4.0
 #: The same at a step at which it may hold what others of its host need: long enough for a version to expire first.
@@ -244,7 +247,7 @@ def _empty_bucket(trial: Trial) -> None:
         trial.origin.url.rpartition("/")[2],
         {"allow_http": True},
     )
-    if trial.kind == "s3":
+    if trial.kind in ("s3", "rgw"):
         store = stores.S3Store("tests", prefix=prefix, client_options=options)
     else:
         store = stores.AzureStore(container_name="tests", prefix=prefix, client_options=options)

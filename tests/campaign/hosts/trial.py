@@ -159,7 +159,7 @@ class Trial:
             link = self.root / f"{name}.mnt"
             link.symlink_to(self.root / "mnt")
             return link
-        is_http, seed, port = self.kind in ("s3", "az"), self.random.randrange(1 << 30), self.server.port
+        is_http, seed, port = self.kind in ("s3", "az", "rgw"), self.random.randrange(1 << 30), self.server.port
         if network is None:
             return Proxy(port, is_http=is_http, seed=seed)
         # The servers listen to loopback alone, as their clients want it of a server without TLS.
@@ -168,7 +168,7 @@ class Trial:
         return Proxy(relay.port, is_http=is_http, seed=seed, server=network.outer, namespace=network)
 
     def _environment(self, port: int) -> dict[str, str]:
-        if self.kind == "s3":
+        if self.kind in ("s3", "rgw"):
             return {**servers.ENVIRONMENT, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         return servers.azure_environment(port) if self.kind == "az" else {}
 
@@ -176,8 +176,8 @@ class Trial:
         if self.kind == "directory":
             mount = self.root / "mnt" if host is None else host.reach
             return f"{mount}/{self._name}"
-        if self.kind in ("s3", "az"):
-            return f"{self.kind}://tests/{self._name}"
+        if self.kind in ("s3", "az", "rgw"):
+            return f"{'s3' if self.kind == 'rgw' else self.kind}://tests/{self._name}"
         assert self.server is not None
         port = self.server.port if host is None else self._port(host)
         return f"redis://127.0.0.1:{port}/0/{self._name}"
@@ -387,15 +387,15 @@ def _server(kind: str, is_careless: bool) -> servers.Server | None:
         return servers.Server(command, port, directory)
     if kind == "redis":
         return servers.new_redis()  # of its own: it is restarted, and set back
-    if kind == "az":
-        return servers.azurite()
+    if kind in ("az", "rgw"):
+        return servers.azurite() if kind == "az" else servers.rgw()
     return servers.moto() if kind == "s3" else None
 
 
 def run_trial(kind: str, fault: str, seed: int, *, mutant: str = "", root: Path | None = None) -> Report:
     """Run one trial, and return what came of it. Its files stay only if *root* is given, or if the judge objects.
 
-    :param kind: of the origin: ``directory``, ``redis``, ``s3`` or ``az``.
+    :param kind: of the origin: ``directory``, ``redis``, ``s3``, ``az`` or ``rgw``.
     :param fault: one of :data:`.faults.FAULTS`.
     """
     from .faults import FAULTS
