@@ -32,11 +32,15 @@ def loses_locks(fd: int, identity: tuple[int, int]) -> bool:
     """
     if os.major(identity[0]):
         return False
-    if identity not in _known:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[identity] = kind_of(fd) in _LOSES_LOCKS
-    return _known.get(identity, False)
+    known = _known.get(identity)
+    if known is None:
+        kind = kind_of(fd)
+        known = kind in _LOSES_LOCKS
+        if kind is not None:  # else it is asked again: for want of a descriptor, perhaps
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[identity] = known
+    return known
 
 
 def kind_of(fd: int) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dogpile_fs import FileMutex
+from dogpile_fs._os import filesystem
 from dogpile_fs._os.filesystem import kind_of, loses_locks, read_from_server
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc and such reads")
@@ -31,6 +32,14 @@ def test_a_file_of_this_host_loses_no_locks(path: str) -> None:
         found = os.fstat(fd)
         assert not loses_locks(fd, (found.st_dev, found.st_ino))
         os.close(fd)
+
+
+def test_a_kind_that_could_not_be_asked_for_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [None, "nfs4"]
+    monkeypatch.setattr(filesystem, "kind_of", lambda fd: kinds.pop(0))
+    nowhere = (0, -1)
+    assert [loses_locks(-1, nowhere) for _ in range(3)] == [False, True, True]
+    filesystem._known.pop(nowhere)
 
 
 @needs_linux
