@@ -95,17 +95,16 @@ class HiddenDirectory:
         return self.path
 
     def remove_if_empty(self) -> bool:
-        """Remove it before the end of the block; False if something is in it, or another process uses it."""
+        """Remove it right before the end of the block; False if something is in it, or another process uses it.
+
+        Nothing may be built in it after that.
+        """
         open_file = self._open_file
-        if open_file is None or os.getpid() != self._process:
+        if open_file is None or os.getpid() != self._process or not _is_removed(open_file):
             return False
-        if _is_removed(open_file):
-            self._open_file = None
-            open_file.close()
-            return True
-        with suppress(OSError):
-            flock(open_file.fd, LOCK_SH | LOCK_NB)
-        return False
+        self._open_file = None
+        open_file.close()
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,8 +112,6 @@ class HiddenDirectory:
         open_file = self._open_file
         if open_file is not None and os.getpid() == self._process:
             self._open_file = None
-            # If it may not remove it, it has no lock any more. A shared one until it is closed would be in the
-            # way of the last process, which would give up as well.
             _is_removed(open_file)
             open_file.close()
 
@@ -122,8 +119,9 @@ class HiddenDirectory:
 def _is_removed(open_file: OpenFile) -> bool:
     """Remove the sub-directory; False if something is in it, or another process uses it.
 
-    Then its lock is lost: ``flock`` gives up the shared lock before it asks for the exclusive one. Another process
-    may have removed it at such a moment before, and the one at its path may be new, and in use.
+    Then its lock is lost: ``flock`` gives up the shared lock before it asks for the exclusive one. It is not taken
+    again, or the last process would meet it and give up as well. Another process may have removed the
+    sub-directory since, and the one at its path may be new, and in use.
     """
     try:
         flock(open_file.fd, LOCK_EX | LOCK_NB)
