@@ -471,10 +471,19 @@ def test_without_inotify_it_looks_now_and_then_and_one_warning_tells(
 
 def test_it_goes_on_after_another_part_of_the_program_has_closed_all_descriptors(path: str) -> None:
     script = """
-import os, sys, time
+import os, sys, threading, time
 from dogpile_fs import Datafile
 def write(target):
     open(target, "w").close()
+def pauses():
+    (thread,) = (each for each in threading.enumerate() if each.name == "dogpile_fs")
+    with open(f"/proc/self/task/{thread.native_id}/status") as lines:
+        return [line for line in lines if line.startswith(("State", "voluntary"))]
+def wait_until_the_thread_waits():
+    seen = None
+    while seen != pauses() or "S (sleeping)" not in seen[0]:
+        seen = pauses()
+        time.sleep(0.1)
 report, calls = Datafile(sys.argv[1], None, write, durable=False), []
 report.on_new_version(lambda report: calls.append(1))
 def refreshed():
@@ -485,6 +494,7 @@ def refreshed():
         time.sleep(0.001)
     assert calls
 refreshed()
+wait_until_the_thread_waits()  # in the middle of a call it would say in the log which call was disturbed
 os.closerange(3, 256)
 second = []
 report.on_new_version(lambda report: second.append(1))
@@ -630,10 +640,19 @@ def test_under_gevent_greenlets_of_the_process_and_of_its_children_are_told(path
     script = """
 from gevent import monkey
 monkey.patch_all()
-import os, sys, time
+import os, sys, threading, time
 from dogpile_fs import Datafile
 def write(target):
     open(target, "w").close()
+def pauses():
+    (thread,) = (each for each in threading.enumerate() if each.name == "dogpile_fs")
+    with open(f"/proc/self/task/{thread.native_id}/status") as lines:
+        return [line for line in lines if line.startswith(("State", "voluntary"))]
+def wait_until_the_thread_waits():
+    seen = None
+    while seen != pauses() or "S (sleeping)" not in seen[0]:
+        seen = pauses()
+        time.sleep(0.1)
 report, calls = Datafile(sys.argv[1], None, write, durable=False), []
 report.on_new_version(lambda report: calls.append(report.version))
 def refreshed():
