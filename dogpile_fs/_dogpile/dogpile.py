@@ -301,10 +301,10 @@ class Dogpile:
         guard = self._shared.last_guard
         if (
             guard is not None
-            and guard.since <= time() < guard.until
             and value_fn is None
             and value_and_created_fn is None
             and timeout is ...
+            and (guard.since <= time() < guard.until or guard.is_good_again())
         ):
             try:
                 if lseek(guard.open_file.fd, 0, SEEK_END) == guard.length:
@@ -681,10 +681,10 @@ class SyncReaderDogpile(Dogpile):
         guard = shared.last_guard
         if (
             guard is not None
-            and guard.since <= time() < guard.until
             and value_fn is None
             and value_and_created_fn is None
             and timeout is ...
+            and (guard.since <= time() < guard.until or guard.is_good_again())
         ):
             try:
                 if lseek(guard.open_file.fd, 0, SEEK_END) == guard.length:

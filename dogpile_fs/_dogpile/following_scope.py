@@ -21,6 +21,7 @@ from .._os import directory_mark, fork
 from .._os.paths import absolute
 from .._sidecar.record import Record
 from .._sidecar.snapshot import Snapshot
+from .guard import ReusableGuard
 from .process_scope import ProcessScope
 from .scope import Mutex, ReadWriteLock
 
@@ -62,6 +63,12 @@ class FollowingScope(ProcessScope):
         if monotonic() >= self._look_at:
             self._follow()
         return super().record_of(found)
+
+    def reusable_guard(self, snapshot: Snapshot, timeout: float | None, until: float) -> ReusableGuard | None:
+        # Not renewed: a caller asks first where the path leads.
+        return (
+            None if snapshot.open_file is None else ReusableGuard(self, timeout, snapshot, until, is_renewed=False)
+        )
 
     def change(self, make: Callable[[Record], Record]) -> None:
         self._follow(mark=True)

@@ -7,6 +7,7 @@ resource may become stale, later callers pass with it for one system call.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from time import time
 from types import TracebackType
@@ -90,14 +91,27 @@ class Guard(NotCopied):
 class ReusableGuard(Guard):
     """A guard that later callers may reuse while the sidecar is unchanged, any number of them at once."""
 
-    __slots__ = ("length", "open_file", "since", "until")
+    __slots__ = ("_limit", "_snapshot", "length", "open_file", "since", "until")
 
-    def __init__(self, scope: HasRecord, timeout: float | None, snapshot: Snapshot, until: float) -> None:
+    def __init__(
+        self, scope: HasRecord, timeout: float | None, snapshot: Snapshot, until: float, *, is_renewed: bool = True
+    ) -> None:
         assert snapshot.open_file is not None
         Guard.__init__(self, scope, timeout)
         self.seen = snapshot.record
+        #: What is looked at again, up to a wall-clock time at which the resource may become stale.
+        self._snapshot = snapshot
+        self._limit = until if is_renewed else -math.inf
         #: The sidecar. The record is the same while this file has this length, between these wall-clock times.
         self.open_file = snapshot.open_file
         self.length = snapshot.length
         self.since = snapshot.since
         self.until = min(snapshot.until, until)
+
+    def is_good_again(self) -> bool:
+        """Return whether it may be reused for another while, because the sidecar was looked at again."""
+        snapshot = self._snapshot
+        if self._limit <= snapshot.until or not snapshot.is_unchanged():
+            return False
+        self.since, self.until = snapshot.since, min(snapshot.until, self._limit)
+        return self.since < self.until

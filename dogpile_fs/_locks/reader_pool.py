@@ -10,14 +10,16 @@ unlocked.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from fcntl import F_OFD_GETLK, LOCK_UN, fcntl, flock
 from functools import partial
-from os import SEEK_END, fstat, lseek
+from os import SEEK_END, fstat, lseek, lstat, stat_result
 from time import monotonic
 from types import TracebackType
+from typing import Protocol
 
 from .._os import fork, kept_open
 from .._os.fork import IN_PARENT
@@ -42,6 +44,16 @@ _MOST_IDLE = 4
 _GRACE = 1.0
 
 
+class Guard(Protocol):
+    """What a reader has passed with: by the sidecar, as it was looked at last at the wall-clock time *since*."""
+
+    since: float
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> object: ...
+
+
 class ReaderSlot(holds.Hold):
     """A description through which one reader at a time is inside, and the context manager of its block.
 
@@ -49,16 +61,16 @@ class ReaderSlot(holds.Hold):
     and leave one, between any two lines here.
     """
 
-    __slots__ = ("checked_with", "guard", "hold", "length", "pool")
+    __slots__ = ("checked_at", "guard", "hold", "length", "pool")
 
     #: The pool that it belongs to, while it is not idle.
     pool: ReaderPool
     #: The slot through which the caller has entered instead, if this one could not be used.
     hold: ReaderSlot | None
     #: The guard whose ``__exit__`` gets the error with which the block ended.
-    guard: AbstractContextManager[object] | None
-    #: The guard that it was when the path was looked at last. It is another one at least every 10 ms.
-    checked_with: AbstractContextManager[object] | None
+    guard: Guard | None
+    #: ``since`` of the guard when the path was looked at last. It is another time at least every 10 ms.
+    checked_at: float
     #: The length of the file when its pending byte was queried last: while it is the same, no writer waits. For
     #: slots with a guard, whose file is the package's own.
     length: int
@@ -66,7 +78,8 @@ class ReaderSlot(holds.Hold):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.length = -1
-        self.hold = self.guard = self.checked_with = None
+        self.hold = self.guard = None
+        self.checked_at = math.inf
 
     def __enter__(self, deadline: Deadline | None = None) -> None:
         pool = self.pool
@@ -76,18 +89,19 @@ class ReaderSlot(holds.Hold):
         try:
             if IN_PARENT[0]:
                 guard = self.guard
-                if guard is not None and guard is self.checked_with and lseek(fd, 0, SEEK_END) == self.length:
+                if guard is not None and guard.since == self.checked_at and lseek(fd, 0, SEEK_END) == self.length:
                     flock(fd, SHARED_NOW)
                     self.holder = holds.current()
                     return
                 # As rw_protocol.enter_unless_pending(): here, because calls cost a tenth of a pass.
                 # The length first, so that a writer between the two calls is noticed. Not by lseek: the descriptor
                 # may be another file's by now, whose position is to stay.
-                length = fstat(fd).st_size
+                opened = fstat(fd)
+                checked_at = math.inf if guard is None else guard.since
                 if fcntl(fd, F_OFD_GETLK, QUERY_PENDING) == NO_WRITER_PENDING:
                     flock(fd, SHARED_NOW)
-                    if self.is_still_at_its_path():
-                        self.length = length
+                    if self.is_still_at_its_path(opened):
+                        self.length, self.checked_at = opened.st_size, checked_at
                         self.holder = holds.current()
                         return
         except (OSError, ValueError):  # the latter if a fork has closed it
@@ -126,17 +140,22 @@ class ReaderSlot(holds.Hold):
         if error is not None and guard is not None:
             guard.__exit__(kind, error, trace)
 
-    def is_still_at_its_path(self) -> bool:
+    def is_still_at_its_path(self, opened: stat_result | None = None) -> bool:
         """Return whether the file is at its path, as of a look at most 10 ms ago.
 
         If it was deleted or replaced, readers inside stay with the old file, and later ones go to the new one.
+
+        :param opened: its ``fstat``, if that is known.
         """
         now = monotonic()
         if now >= self.check_path_at:
-            if not self.is_at(self.pool.path):
+            try:
+                found, own = lstat(self.pool.path), opened or fstat(self.fd)
+            except OSError:
+                return False
+            if found.st_ino != own.st_ino or found.st_dev != own.st_dev:
                 return False
             self.check_path_at = now + _LOOK_EVERY
-        self.checked_with = self.guard
         return True
 
 

@@ -206,13 +206,14 @@ class OpenFile(NotCopied):
 
     def found_at_its_path(self) -> os.stat_result | None:
         """Return what ``stat`` says of this file by its path; None if it is not there, or is closed."""
-        return self._found_at(self.path)
+        return self.found_at(self.path)
 
     def is_at(self, path: str) -> bool:
         """Return whether the file at *path* is this one; if this is closed, it is not."""
-        return self._found_at(path) is not None
+        return self.found_at(path) is not None
 
-    def _found_at(self, path: str) -> os.stat_result | None:
+    def found_at(self, path: str) -> os.stat_result | None:
+        """Return what ``stat`` says of this file at *path*; None if it is not there, or is closed."""
         try:
             found = os.stat(path, follow_symlinks=False)
             return found if (found.st_dev, found.st_ino) == self.identity else None

@@ -2,9 +2,10 @@
 
 The file is as long as its record, and longer by one zero byte for each write so far (up to 4 KB; then it begins
 again). So a pass asks one ``lseek`` on a kept descriptor, the cheapest question that a file answers: has its
-length changed? When it has, and every 10 ms, the record is read, and whether the path still leads to that file is
-checked. Memory-mapping the file would be faster still, but a truncation by another program would then kill every
-reader with SIGBUS. Where there is no file, the question is whether there still is none.
+length changed? When it has, the record is read. Every 10 ms a pass also asks whether the path still leads to that
+file, and whether the file was changed in any other way. Memory-mapping the file would be faster still, but a
+truncation by another program would then kill every reader with SIGBUS. Where there is no file, the question is
+whether there still is none.
 
 A write is read, change and one ``pwrite`` under an exclusive ``flock`` on the sidecar itself, held for
 microseconds: a stamp and an invalidation cannot overwrite each other. The creation mutex would not do for that,
@@ -33,16 +34,13 @@ from .change import Change
 from .decoding import NewerFormat, decode, is_whole
 from .encoding import encode
 from .record import CHECKSUM_AT, DAMAGED, MISSING, SIZE, Record
-from .snapshot import Snapshot, unverified
+from .snapshot import LOOK_EVERY, Snapshot, unverified
 
 __all__ = ["Sidecar", "contents"]
 
 log = logging.getLogger("dogpile_fs")
 
-#: Seconds for which a snapshot is believed without more than the check of the length. It bounds how long a sidecar
-#: that another program has replaced goes unnoticed, and makes reading rare.
-_READ_EVERY = 0.010
-#: Lengths that the file may have. Running through all of them takes many times :data:`_READ_EVERY`.
+#: Lengths that the file may have. Running through all of them takes many times :data:`.LOOK_EVERY`.
 _LENGTHS = 4096 - SIZE
 #: Seconds for which a reader that has met half a record waits for its writer. The ``pwrite`` takes microseconds;
 #: only a process that was stopped in the middle of it, or another program's lock, takes longer.
@@ -74,7 +72,7 @@ class Sidecar:
         :raises SidecarError: as :meth:`read` does.
         """
         last = self._last
-        return last if last.is_current() else self.read()
+        return last if last.is_current() or last.is_unchanged() else self.read()
 
     def last_read(self) -> float:
         """Return the wall-clock time at which the record was read or written last; 0 if nothing is kept of it."""
@@ -113,15 +111,17 @@ class Sidecar:
             self._complain(f"{failure.strerror} Until then it counts as no creation yet.")
             return self._replace_last(_DAMAGED)
         now = time()
-        return self._replace_last(Snapshot(MISSING, None, 0, b"", now, now + _READ_EVERY, absent=self.path))
+        return self._replace_last(Snapshot(MISSING, None, 0, b"", now, now + LOOK_EVERY, absent=self.path))
 
     def _read(self) -> Snapshot:
         fd = -1
         while fd < 0:  # unless another thread finds in between that the file is gone
-            last = self._last
+            last, found = self._last, None
             # This reference keeps the descriptor open, so that its number cannot come to mean another file.
             open_file = last.open_file
-            if open_file is None or not open_file.is_at(self.path):
+            if open_file is not None:
+                found = open_file.found_at(self.path)
+            if open_file is None or found is None:
                 self._replace_last(_MISSING)
                 open_file = self._opened()
                 kept_open.has_opened()
@@ -142,7 +142,9 @@ class Sidecar:
             else:
                 self._complaint = ""
             record = DAMAGED if sound is None else self._noted(sound)
-        snapshot = self._last = Snapshot(record, open_file, length, data[CHECKSUM_AT:], now, now + _READ_EVERY)
+        snapshot = self._last = Snapshot(record, open_file, length, data[CHECKSUM_AT:], now, now + LOOK_EVERY)
+        if found is not None:
+            snapshot.settle(found)
         return snapshot
 
     def change(self, make: Callable[[Record], Record]) -> None:

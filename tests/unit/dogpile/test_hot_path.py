@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import math
 import os
 import sys
 import threading
@@ -115,7 +116,7 @@ class StoppedClock(Clock):
 def test_every_change_by_another_object_is_seen_at_once_also_where_the_length_begins_again(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file.LOOK_EVERY", 3600.0)
     reader, writer = Sidecar(path), Sidecar(path)
     Path(path).write_bytes(contents(Record(createdtime=1.0, changes=2045)))
     lengths = []
@@ -236,7 +237,7 @@ def test_an_invalidation_by_another_process_is_seen_at_once_by_the_next_pass(
     record: Diary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file.LOOK_EVERY", 3600.0)
     processes.start(_invalidate, path, record, hard)
     dogpile = kind(3600, path, init=True)
     created: list[int] = []
@@ -389,7 +390,7 @@ def passes(dogpile: Dogpile, creator: Callable[[], None]) -> None:
 @pytest.fixture
 def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look is due: what is noticed, one system call has told."""
-    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file.LOOK_EVERY", 3600.0)
     monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
 
 
@@ -693,7 +694,7 @@ def test_a_reader_that_was_interrupted_while_entering_is_outside_at_once(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(seats, "monotonic", interrupted)
-    dogpile.readwritelock._idle[0].checked_with = None  # type: ignore[attr-defined]  # it looks at the path again
+    dogpile.readwritelock._idle[0].checked_at = math.inf  # type: ignore[attr-defined]  # it looks at the path again
     try:
         with dogpile.acquire(never):
             raise AssertionError("not interrupted")

@@ -87,7 +87,7 @@ def created(path: str) -> None:
 @pytest.fixture
 def for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """No look is due: what readers find, a writer has told."""
-    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file.LOOK_EVERY", 3600.0)
     monkeypatch.setattr(reader_pool, "_LOOK_EVERY", 3600.0)
 
 

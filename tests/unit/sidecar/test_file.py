@@ -142,7 +142,7 @@ def test_each_write_changes_the_length_and_damage_does_not_begin_it_anew(sidecar
 def test_a_reader_in_the_middle_of_a_change_sees_the_new_record_at_once_afterwards(
     sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, changes: int, longer: int
 ) -> None:
-    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file.LOOK_EVERY", 3600.0)
     put(sidecar.path, contents(OLD.replace(changes=changes)) + bytes(longer))
     readers = [Sidecar(sidecar.path)]
     readers[0].peek()

@@ -296,7 +296,7 @@ def test_a_read_sees_at_once_a_removal_that_a_peek_may_miss(
     reconciled: ReconciledRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dogpile_fs._sidecar.reconciled._LOOK_EVERY", 3600.0)
-    monkeypatch.setattr("dogpile_fs._sidecar.file._READ_EVERY", 3600.0)
+    monkeypatch.setattr("dogpile_fs._sidecar.file.LOOK_EVERY", 3600.0)
     Path(reconciled.path).touch()
     Sidecar(reconciled.path + ".dogpile").change(lambda record: record)
     assert reconciled.peek().record.has_value
