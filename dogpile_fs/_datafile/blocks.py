@@ -8,13 +8,18 @@ import stat
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from io import BufferedReader, FileIO
+from time import time
 from types import TracebackType
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, BinaryIO, Generic, TypeVar
 
 from .._dogpile.dogpile import SyncReaderDogpile
+from .._dogpile.status import Status
 from .._os import replace
 from .._os.copying import NotCopied
+from .._os.openfile import close_quietly
 from .._os.waiting import Deadline, Timeout
+from .._sidecar.record import Record
 from ..errors import DatafileError, as_error
 from .resource import Resource, Vanished
 from .version_file import open_at_once
@@ -102,6 +107,24 @@ class Reading(ReaderBlock[IO[Any]]):
             return self._held  # type: ignore[no-any-return]
         return ReaderBlock.__enter__(self)
 
+    def take(self) -> BinaryIO:
+        """Return the open file, which the block does not close at its end then."""
+        file: BinaryIO = self._held
+        self._held = None
+        return file
+
+    def status_of(self, found: os.stat_result) -> Status | None:
+        """Return the state, as of now, of the version that is open; to be called inside the block.
+
+        :param found: the ``os.fstat`` of the opened file.
+        :returns: ``None`` if the record with which the caller has passed is not of that file.
+        """
+        guard: Any = self._guard
+        seen: Record = guard.seen
+        if seen.fingerprint is None or not seen.fingerprint.is_of_file(found):
+            return None
+        return Status._of(seen, time(), self._resource._dogpile._shared, creating=False)
+
     def _open_fresh(self) -> bool:
         """Open the file first, and pass if it is fresh: that saves a look at the path. False if it is not."""
         dogpile = self._resource._dogpile
@@ -145,27 +168,48 @@ def opened(
     :raises DatafileError: if it cannot be opened, or is no regular file.
     """
     try:
+        if mode == "rb" and encoding is errors is newline is None:
+            return _opened_for_bytes(path)
         file: IO[Any] = open(path, mode, -1, encoding, errors, newline, True, open_at_once)  # noqa: SIM115
+        try:
+            return file, _checked(path, file.fileno())
+        except BaseException:
+            close(file)
+            raise
+    except DatafileError:
+        raise
     except FileNotFoundError as error:
         raise Vanished from error
     except OSError as error:
         if error.errno == errno.ESTALE:
             raise Vanished from error
         raise as_error(DatafileError, path, "open", error, reading=True) from error
+
+
+def _opened_for_bytes(path: str) -> tuple[BufferedReader, os.stat_result]:
+    """Do what the built-in ``open`` does, but for its question whether the file is a terminal."""
+    fd = open_at_once(path, os.O_RDONLY)
     try:
-        found = os.fstat(file.fileno())
-    except OSError as error:
-        close(file)
-        if error.errno == errno.ESTALE:
-            raise Vanished from error
-        raise as_error(DatafileError, path, "look at", error, reading=True) from error
+        found = _checked(path, fd)
+        raw = FileIO(fd)
+    except BaseException:
+        close_quietly(fd)
+        raise
+    raw.name = path
+    return BufferedReader(raw), found
+
+
+def _checked(path: str, fd: int) -> os.stat_result:
+    """:raises DatafileError: if *fd*, which was opened by *path*, is no regular file."""
+    found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
-        close(file)
         raise replace.no_regular_file(path, found)
-    return file, found
+    return found
 
 
 def close(file: IO[Any]) -> None:
     """Close a file that was only read. Ignore errors: Linux has closed the descriptor all the same."""
-    with suppress(OSError):
+    try:  # noqa: SIM105  # an object for it would cost a tenth of a pass
         file.close()
+    except OSError:
+        pass

@@ -219,7 +219,8 @@ class Datafile(Resource[BinaryIO]):
         :raises LockFileError, SidecarError, WouldDeadlock: as :meth:`.Dogpile.acquire`.
         :raises: each error of the creator and of *validate*, unchanged; the old version stays.
         """
-        check_mode(mode)
+        if mode != "rb":
+            check_mode(mode)
         return Reading(self, timeout, mode, encoding, errors, newline)
 
     def acquire(self, *, timeout: Timeout = INHERIT) -> AbstractContextManager[str]:

@@ -526,8 +526,11 @@ class Dogpile:
             shared.judge(record, now) != "fresh" or shared.is_to_ask(record, now)
         ):
             return None
-        guard = Guard(shared.scope, shared.timeout)
-        guard.seen = record
+        guard = shared.opened_guard
+        if guard is None or guard.seen is not record:
+            guard = Guard(shared.scope, shared.timeout)
+            guard.seen = record
+            shared.opened_guard = guard
         return guard
 
     @property

@@ -114,11 +114,13 @@ class ProcessScope:
         return self._record.fingerprint()
 
     def record_of(self, found: os.stat_result) -> Record:
-        record, fingerprint = self.sidecar.peek().record, fingerprint_of(found)
-        if record.fingerprint is None and record.createdtime <= 0:
-            return self._of_unstamped(record.reconcile((fingerprint, found.st_mtime)))
-        is_stamped = record.fingerprint is not None and record.fingerprint.matches(fingerprint)
-        return record if is_stamped else MISSING
+        record = self.sidecar.peek().record
+        stamped = record.fingerprint
+        if stamped is not None:
+            return record if stamped.is_of_file(found) else MISSING
+        if record.createdtime > 0:
+            return MISSING
+        return self._of_unstamped(record.reconcile((fingerprint_of(found), found.st_mtime)))
 
     def _of_unstamped(self, record: Record) -> Record:
         """Return *record*, of a file that is there and was never stamped, as callers shall see it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from .._os import fork
 from .._sidecar.record import Attempt, Record, State, max_age, sooner
 from .event import tell
-from .guard import ReusableGuard
+from .guard import Guard, ReusableGuard
 from .policy import ORIGINAL, Policy, drawn
 from .scope import NoReaders, Readers, Scope
 
@@ -56,6 +56,8 @@ class SharedState:
     next_election: float = 0.0
     #: The guard that later callers may reuse.
     last_guard: ReusableGuard | None = None
+    #: The guard of the callers that have opened the resource before they passed.
+    opened_guard: Guard | None = None
     #: The last error of a creator in this process, and the record's time of that failure.
     last_failure: tuple[float | None, BaseException | None] = (None, None)
     # What this object's callers have told already.

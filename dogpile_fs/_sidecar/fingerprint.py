@@ -47,6 +47,15 @@ class Fingerprint(_Fields):
 
     __slots__ = ()
 
+    def is_of_file(self, found: os.stat_result) -> bool:
+        """Return whether it was taken of the regular file that was *found*."""
+        return (
+            self.mtime_ns == found.st_mtime_ns
+            and self.inode == found.st_ino
+            and self.size == found.st_size
+            and self.kind == FILE
+        )
+
     def matches(self, found: Fingerprint) -> bool:
         """Return whether *found* is the file or directory that this fingerprint was taken of."""
         if self == found:

@@ -191,6 +191,18 @@ def test_it_is_opened_for_reading(path: str, mode: Any, kind: type) -> None:
     assert file.closed
 
 
+@pytest.mark.parametrize("readers", [False, True])
+@pytest.mark.parametrize("mode", ["rb", "r"])
+def test_the_open_file_is_one_that_the_built_in_open_would_return(path: str, mode: Any, readers: bool) -> None:
+    with (
+        Datafile(path, 3600, writing("x"), readers=readers).open(mode) as file,
+        open(path, mode, encoding=None if mode == "rb" else "utf-8") as other,
+    ):
+        assert (type(file), file.name, file.mode, file.seekable()) == (type(other), path, mode, True)
+        assert not os.get_inheritable(file.fileno())
+        assert file.read() == other.read()
+
+
 @pytest.mark.parametrize("mode", ["w", "wb", "a", "r+", "rb+", "x", "", "br", "U"])
 def test_it_is_not_opened_for_anything_else(path: str, mode: Any) -> None:
     with pytest.raises(ValueError, match="a datafile is written by its creator"):
