@@ -15,6 +15,7 @@ from time import time
 from typing import BinaryIO
 
 from .. import CreationFailed, Datafile, LockTimeout, NeedRegenerationException, Status
+from .._datafile.blocks import Reading
 
 __all__ = ["Answer", "Body", "answer_to"]
 
@@ -47,9 +48,16 @@ class Body:
 
     def read(self, size: int = CHUNK) -> bytes:
         """Return up to *size* bytes; none at the end."""
-        data = self._file.read(self._left if size < 0 else min(size, self._left))
-        self._left -= len(data)
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._file.read(wanted)
+        # A file that another program has made shorter ends sooner.
+        self._left = self._left - wanted if len(data) == wanted else 0
         return data
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all of it was read."""
+        return self._left <= 0
 
     def fileno(self) -> int:
         """Return the descriptor, for ``sendfile``."""
@@ -98,22 +106,24 @@ def answer_to(datafile: Datafile, method: str, header: Header, media_type: str |
     """
     if method not in ("GET", "HEAD"):
         return Answer(405, {"Allow": "GET, HEAD", "Content-Length": "0"})
+    block = datafile.open()
+    assert isinstance(block, Reading)
     try:
-        with datafile.open() as opened:
-            path, file = opened.name, os.fdopen(os.dup(opened.fileno()), "rb", buffering=0)
+        with block as opened:
+            found = os.fstat(opened.fileno())
+            status = block.status_of(found)
+            file = block.take()
     except (LockTimeout, CreationFailed, NeedRegenerationException) as error:
         wait = error.retry_at - time() if isinstance(error, CreationFailed) else _RETRY
         return Answer(503, {"Retry-After": str(max(_RETRY, math.ceil(wait))), "Content-Length": "0"})
     try:
-        found = os.fstat(file.fileno())
-        status = _status_of(datafile, path, found)
-        about = _about(status, found)
-        code = _precondition(method, header, about)
+        about = _about(status or _status_of(datafile, file.name, found), found)
+        code = _precondition(header, about)
         if code:
             body, headers = None, {**about, "Content-Length": "0"} if code == 412 else about
             answer = Answer(code, headers)
         else:
-            kind = media_type or mimetypes.guess_type(path)[0] or "application/octet-stream"
+            kind = media_type or mimetypes.guess_type(file.name)[0] or "application/octet-stream"
             answer = _sent(file, found.st_size, header, {**about, "Content-Type": kind}, method)
             body = answer.body
     except BaseException:
@@ -168,22 +178,27 @@ def _about(status: Status | None, found: os.stat_result) -> dict[str, str]:
     }
 
 
-def _precondition(method: str, header: Header, about: dict[str, str]) -> int:
+def _precondition(header: Header, about: dict[str, str]) -> int:
     """Return 304 or 412 if the request is not to be fulfilled, else 0."""
-    tag, modified = about["ETag"], _seconds(about["Last-Modified"])
-    match, unmodified_since = header("if-match"), _seconds(header("if-unmodified-since"))
+    tag, match = about["ETag"], header("if-match")
     if match is not None:
         if not _is_among(tag, match, weakly=False):
             return 412
-    elif unmodified_since is not None and modified is not None and modified > unmodified_since:
+    elif _is_after(about["Last-Modified"], header("if-unmodified-since")) is True:
         return 412
-    none_match, modified_since = header("if-none-match"), _seconds(header("if-modified-since"))
+    none_match = header("if-none-match")
     if none_match is not None:
         if _is_among(tag, none_match, weakly=True):
             return 304
-    elif modified_since is not None and modified is not None and modified <= modified_since:
+    elif _is_after(about["Last-Modified"], header("if-modified-since")) is False:
         return 304
     return 0
+
+
+def _is_after(modified: str, date: str | None) -> bool | None:
+    """Return whether it was *modified* after the *date* that a client gave; ``None`` if that is no date."""
+    since, at = _seconds(date), None if date is None else _seconds(modified)
+    return None if since is None or at is None else at > since
 
 
 def _is_among(tag: str, listed: str, *, weakly: bool) -> bool:

@@ -52,10 +52,10 @@ class DatafileApp:
             headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             data = first
-            while data:
+            while answer.body is not None:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
-                data = b"" if answer.body is None else await to_thread.run_sync(answer.body.read)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                data = await to_thread.run_sync(_read, answer)
+            await send({"type": "http.response.body", "body": data, "more_body": False})
         finally:
             if answer.body is not None:
                 with CancelScope(shield=True):
@@ -64,9 +64,20 @@ class DatafileApp:
     def _begin(self, method: str, told: dict[str, str]) -> tuple[Answer, bytes]:
         """Return the answer, and the begin of its body: small files take one call of a thread."""
         answer = answer_to(self._datafile, method, told.get, self._media_type)
-        try:
-            return answer, b"" if answer.body is None else answer.body.read()
-        except BaseException:
-            if answer.body is not None:
-                answer.body.close()
-            raise
+        return answer, _read(answer)
+
+
+def _read(answer: Answer) -> bytes:
+    """Return the next piece of the body. With the last one the file is closed, and the answer has no body more."""
+    body = answer.body
+    if body is None:
+        return b""
+    try:
+        data = body.read()
+    except BaseException:
+        body.close()
+        raise
+    if body.is_at_end:
+        answer.body = None
+        body.close()
+    return data

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from dogpile_fs import Backoff, Datafile
-from dogpile_fs.integrations import asgi, wsgi
+from dogpile_fs.integrations import _serving, asgi, wsgi
 
 CONTENTS = b"0123456789" * 10
 
@@ -279,6 +279,57 @@ def test_a_swap_while_it_is_sent_changes_nothing_of_the_answer(report: Datafile)
     assert b"".join(body) == CONTENTS
     assert dict(started[1])["Content-Length"] == "100"
     body.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", [0, 1, _serving.CHUNK, _serving.CHUNK + 1, 2 * _serving.CHUNK])
+def test_an_asgi_server_gets_the_last_piece_as_the_last_and_the_file_is_closed_by_then(
+    tmp_path: Path, size: int
+) -> None:
+    contents = os.urandom(size)
+    report = Datafile(tmp_path / "r", 3600, lambda target: Path(target).write_bytes(contents))
+    report.refresh()
+    before = 0
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append((message, descriptors()))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def ask() -> None:
+        nonlocal before
+        before = descriptors()
+        await asgi.DatafileApp(report)({"type": "http", "method": "GET", "headers": []}, receive, send)
+
+    anyio.run(ask)
+    pieces = [message for message, _ in sent[1:]]
+    assert b"".join(piece["body"] for piece in pieces) == contents
+    assert [piece["more_body"] for piece in pieces] == [True] * (max(1, -(-size // _serving.CHUNK)) - 1) + [False]
+    assert sent[-1][1] <= before + 1, "the sidecar is kept open, and the file is not"
+
+
+def test_a_file_that_was_made_shorter_while_it_is_sent_ends_the_answer(report: Datafile) -> None:
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    body = wsgi.DatafileApp(report)(environ, lambda *told: None)
+    os.truncate(report.path(), 40)
+    assert b"".join(body) == CONTENTS[:40]
+    body.close()  # type: ignore[attr-defined]
+
+
+def test_what_is_told_of_an_open_version_is_what_its_status_says(report: Datafile) -> None:
+    report.refresh()
+    block: Any = report.open()
+    with block as file:
+        found = os.fstat(file.fileno())
+        status = report.status()
+        told = block.status_of(found)
+        for name in ("createdtime", "generation", "state", "fresh_until", "expiretime", "content"):
+            assert getattr(told, name) == getattr(status, name)
+        report.refresh(force=True)
+        assert block.status_of(found).generation == status.generation != report.status().generation
+        assert block.status_of(os.stat(report.path())) is None
 
 
 def test_a_slow_client_keeps_no_creator_from_swapping(tmp_path: Path) -> None:
