@@ -123,15 +123,19 @@ class NoContents(SphinxTransform):
             title.attributes.pop("refid", None)
 
 
-class WideImages(SphinxTransform):
-    """Put each diagram into a box of its own, which scrolls where the page is narrow (``_static/site.css``)."""
+class Pictures(SphinxTransform):
+    """Put each picture into a box of its own (``_static/site.css``).
+
+    The box of a wide one scrolls where the page is narrow. The diagrams are drawn for narrow pages.
+    """
 
     default_priority = 720
 
     def apply(self, **_: Any) -> None:
         for image in list(self.document.findall(nodes.image)):
             if image["uri"].endswith(".svg"):
-                box = nodes.container(classes=["wide"])
+                kinds = [] if "diagrams/" in image["uri"] else ["wide"]
+                box = nodes.container(classes=["picture", *kinds])
                 image.replace_self(box)
                 box += image
 
@@ -139,5 +143,5 @@ class WideImages(SphinxTransform):
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_transform(InnerLinks)
     app.add_transform(NoContents)
-    app.add_transform(WideImages)
+    app.add_transform(Pictures)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

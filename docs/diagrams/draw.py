@@ -11,7 +11,8 @@ from pathlib import Path
 __all__ = ["DIAGRAMS", "drawn"]
 
 HERE = Path(__file__).parent
-WIDTH = 720
+#: In pixels: so narrow that a telephone shows the text, which is 13 pixels high, at 10 or more.
+WIDTH = 440
 
 _STYLE = """text{font:14px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:#24292f}
 .quiet{fill:#57606a;font-size:13px}
@@ -81,51 +82,52 @@ class Drawing:
 
 
 def a_pass() -> Drawing:
-    drawing = Drawing("What one pass asks, and where it leads", 420)
-    drawing.box(20, 24, 200, 52, "A caller opens the", "datafile")
-    drawing.box(20, 128, 200, 52, "What does the sidecar", "say?")
-    drawing.arrow((120, 76), (120, 128))
-    drawing.box(500, 128, 200, 52, "pass with the version", "in place", kind="fresh")
-    drawing.arrow((220, 154), (500, 154), label="fresh", at=(340, 146))
-    drawing.box(20, 240, 200, 52, "Is the creation mutex", "free?")
-    drawing.arrow((120, 180), (120, 240), label="stale", at=(130, 216))
-    drawing.box(500, 204, 200, 52, "pass with the old", "version", kind="stale")
-    drawing.arrow((220, 258), (360, 258), (360, 230), (500, 230), label="no: another creates", at=(226, 250))
-    drawing.box(500, 290, 200, 52, "create, swap, stamp;", "pass with the new one", kind="create")
-    drawing.arrow((220, 278), (360, 278), (360, 316), (500, 316), label="yes: elected", at=(226, 296))
-    drawing.box(20, 344, 200, 52, "Wait for the mutex, and", "look again", kind="wait")
-    drawing.arrow((20, 154), (8, 154), (8, 370), (20, 370))
-    drawing.text(16, 228, "missing", "quiet")
-    drawing.arrow((220, 370), (600, 370), (600, 342), label="still missing: create", at=(240, 362))
+    drawing = Drawing("What one pass asks, and where it leads", 396)
+    drawing.box(32, 20, 150, 48, "A caller opens", "the datafile")
+    drawing.box(32, 112, 150, 48, "What does the", "sidecar say?")
+    drawing.arrow((107, 68), (107, 112))
+    drawing.box(256, 112, 168, 48, "pass with the", "version in place", kind="fresh")
+    drawing.arrow((182, 136), (256, 136), label="fresh", at=(192, 128))
+    drawing.box(32, 224, 150, 48, "Is the creation", "mutex free?")
+    drawing.arrow((107, 160), (107, 224), label="stale", at=(115, 197))
+    drawing.box(256, 192, 168, 48, "another creates: pass", "with the old version", kind="stale")
+    drawing.arrow((182, 238), (219, 238), (219, 216), (256, 216), label="no", at=(190, 230))
+    drawing.box(256, 264, 168, 68, "elected: create, swap,", "stamp; pass with the", "new version", kind="create")
+    drawing.arrow((182, 258), (219, 258), (219, 298), (256, 298), label="yes", at=(190, 276))
+    drawing.box(32, 330, 150, 48, "Wait for the mutex,", "and look again", kind="wait")
+    drawing.arrow((32, 136), (14, 136), (14, 354), (32, 354))
+    drawing.text(22, 197, "missing", "quiet")
+    drawing.arrow((182, 354), (340, 354), (340, 332), label="still missing: create", at=(190, 372))
     return drawing
 
 
 def an_election() -> Drawing:
-    drawing = Drawing("Three processes around an expiry: one creates, the others go on", 330)
-    for number, name in enumerate("ABC"):
-        drawing.text(20, 92 + 64 * number, f"process {name}", "strong")
-    drawing.text(110, 36, "fresh", "quiet")
-    drawing.text(258, 36, "stale", "quiet")
-    drawing.text(582, 36, "fresh again", "quiet")
-    drawing.mark(250, 24, 260)
-    drawing.mark(574, 24, 190)
-    drawing.mark(574, 240, 260)
-    drawing.box(110, 68, 120, 40, "reads", kind="fresh")
-    drawing.box(262, 68, 306, 40, "has the mutex: creates, swaps, stamps", kind="create")
-    drawing.box(582, 68, 118, 40, "reads the new", kind="fresh")
-    drawing.box(140, 132, 100, 40, "reads", kind="fresh")
-    drawing.box(290, 132, 130, 40, "reads the old", kind="stale")
-    drawing.box(440, 132, 120, 40, "reads the old", kind="stale")
-    drawing.box(600, 132, 100, 40, "the new", kind="fresh")
-    drawing.box(330, 196, 350, 40, "has opened the old one, and goes on reading it", kind="stale")
-    drawing.text(250, 278, "expired", "quiet", "middle")
-    drawing.text(574, 278, "swapped in, one step", "quiet", "middle")
-    drawing.text(20, 312, "If A is killed, the kernel frees the mutex, and the next caller is elected.", "quiet")
+    drawing = Drawing("Three processes around an expiry: one creates, the others go on", 320)
+    for name, y in (("A", 81), ("B", 147), ("C", 203)):
+        drawing.text(16, y, f"process {name}", "strong")
+    drawing.text(98, 32, "fresh", "quiet")
+    drawing.text(176, 32, "stale", "quiet")
+    drawing.text(336, 32, "fresh again", "quiet")
+    drawing.mark(168, 20, 236)
+    drawing.mark(328, 20, 172)
+    drawing.mark(328, 224, 236)
+    drawing.box(98, 44, 62, 64, "reads", kind="fresh")
+    drawing.box(176, 44, 144, 64, "has the mutex:", "creates, swaps,", "stamps", kind="create")
+    drawing.box(336, 44, 88, 64, "reads", "the new", kind="fresh")
+    drawing.box(104, 120, 58, 44, "reads", kind="fresh")
+    drawing.box(182, 120, 62, 44, "reads", "the old", kind="stale")
+    drawing.box(254, 120, 62, 44, "reads", "the old", kind="stale")
+    drawing.box(346, 120, 78, 44, "reads", "the new", kind="fresh")
+    drawing.box(212, 176, 196, 44, "has opened the old one,", "and goes on reading it", kind="stale")
+    drawing.text(168, 254, "expired", "quiet", "middle")
+    drawing.text(328, 254, "swapped in, one step", "quiet", "middle")
+    drawing.text(16, 286, "If A is killed, the kernel frees the mutex, and the", "quiet")
+    drawing.text(16, 304, "next caller is elected.", "quiet")
     return drawing
 
 
 def the_files() -> Drawing:
-    drawing = Drawing("The files beside report.json, and what each is for", 410)
+    drawing = Drawing("The files beside report.json, and what each is for", 508)
     rows = [
         ("$report.json", "fresh", "the datafile", "readers open it; a rename replaces it"),
         ("$report.json.dogpile", "box", "the sidecar", "each pass looks at its length; a creation stamps it"),
@@ -134,53 +136,48 @@ def the_files() -> Drawing:
         ("$report.json.dogpile.journal", "box", "the last attempts", "for people: dogpile-fs history"),
     ]
     for number, (name, kind, what, use) in enumerate(rows):
-        top = 20 + 56 * number
-        drawing.box(20, top, 270, 40, name, kind=kind)
-        drawing.text(310, top + 17, what, "strong")
-        drawing.text(310, top + 35, use, "quiet")
-    drawing.box(20, 306, 680, 88, kind="box")
-    drawing.text(36, 330, ".dogpile/", "code")
-    drawing.text(120, 330, "hidden sub-directory: what is not in place", "quiet")
-    drawing.box(36, 344, 230, 36, "$.dogpile-new-...", kind="create")
-    drawing.text(276, 367, "being built", "quiet")
-    drawing.box(380, 344, 190, 36, "$.dogpile-kept-...", kind="stale")
-    drawing.text(580, 367, "earlier (keep=)", "quiet")
+        top = 16 + 70 * number
+        drawing.box(16, top, 240, 34, name, kind=kind)
+        drawing.text(268, top + 22, what, "strong")
+        drawing.text(28, top + 52, use, "quiet")
+    drawing.box(16, 370, 408, 122, kind="box")
+    drawing.text(28, 394, ".dogpile/", "code")
+    drawing.text(108, 394, "hidden sub-directory: what is not in place", "quiet")
+    drawing.box(28, 406, 190, 32, "$.dogpile-new-...", kind="create")
+    drawing.text(230, 427, "being built", "quiet")
+    drawing.box(28, 448, 190, 32, "$.dogpile-kept-...", kind="stale")
+    drawing.text(230, 469, "earlier (keep=)", "quiet")
     return drawing
 
 
 def a_creation() -> Drawing:
-    drawing = Drawing("The steps of a creation, and what is there if its process is killed", 294)
+    drawing = Drawing("The steps of a creation, and what is there if its process is killed", 416)
     steps = [
-        ("take the", "mutex"),
-        ("put the", "attempt", "on record"),
-        ("create", "a new file"),
-        ("validate", "it"),
-        ("fsync,", "rename,", "fsync"),
-        ("stamp the", "sidecar"),
-        ("release the", "mutex"),
+        ("wait", ("take the", "mutex")),
+        ("box", ("put the", "attempt", "on record")),
+        ("create", ("create", "a new file")),
+        ("create", ("validate", "it")),
+        ("fresh", ("fsync,", "rename,", "fsync")),
+        ("box", ("stamp the", "sidecar")),
+        ("wait", ("release the", "mutex")),
     ]
-    kinds = ["wait", "box", "create", "create", "fresh", "box", "wait"]
-    for number, (lines, kind) in enumerate(zip(steps, kinds, strict=True)):
-        left = 16 + 100 * number
-        drawing.box(left, 40, 86, 72, *lines, kind=kind)
-        if number:
-            drawing.arrow((left - 14, 76), (left, 76))
+    for number, (kind, lines) in enumerate(steps):
+        row, column = divmod(number, 4)
+        left, top = 16 + 104 * column, 40 + 166 * row
+        drawing.box(left, top, 90, 64, *lines, kind=kind)
+        if column:
+            drawing.arrow((left - 14, top + 32), (left, top + 32))
+    drawing.arrow((418, 72), (430, 72), (430, 188), (61, 188), (61, 206))
     drawing.text(16, 26, "in this order, under the creation mutex", "quiet")
-    drawing.mark(459, 116, 224)
-    drawing.text(16, 158, "Killed before the rename:", "strong")
-    drawing.text(16, 180, "the old version, whole. The next caller counts a death,", "quiet")
-    drawing.text(16, 198, "removes the unfinished file and creates.", "quiet")
-    drawing.text(474, 158, "Killed after it:", "strong")
-    drawing.text(474, 180, "the new version, whole.", "quiet")
-    drawing.text(474, 198, "Without a stamp it counts as", "quiet")
-    drawing.text(474, 216, "created at its mtime.", "quiet")
-    drawing.text(
-        16,
-        256,
-        "In each case the kernel frees the mutex at that moment. The stamp comes last, so it never",
-        "quiet",
-    )
-    drawing.text(16, 274, "describes a file that is not in place.", "quiet")
+    drawing.text(16, 130, "Killed before the rename:", "strong")
+    drawing.text(16, 150, "the old version, whole. The next caller counts a death,", "quiet")
+    drawing.text(16, 168, "removes the unfinished file and creates.", "quiet")
+    drawing.text(16, 296, "Killed after it:", "strong")
+    drawing.text(16, 316, "the new version, whole. Without a stamp it counts as", "quiet")
+    drawing.text(16, 334, "created at its mtime.", "quiet")
+    drawing.text(16, 364, "In each case the kernel frees the mutex at that", "quiet")
+    drawing.text(16, 382, "moment. The stamp comes last, so it never describes", "quiet")
+    drawing.text(16, 400, "a file that is not in place.", "quiet")
     return drawing
 
 

@@ -211,6 +211,12 @@ def test_the_diagrams_are_what_their_program_draws() -> None:
     assert files == {name: program["drawn"](name) for name in program["DIAGRAMS"]}
 
 
+def test_a_telephone_shows_the_text_of_the_diagrams_at_nine_pixels_or_more() -> None:
+    program = runpy.run_path(str(ROOT / "docs" / "diagrams" / "draw.py"))
+    sizes = [int(size) for size in re.findall(r"font(?:-size)?:(\d+)px", program["_STYLE"])]
+    assert min(sizes) * 358 / program["WIDTH"] >= 9  # 358 of 390 pixels are left beside the margins
+
+
 def test_the_page_of_the_sidecar_has_all_fields() -> None:
     text = (ROOT / "docs" / "reference" / "sidecar.rst").read_text()
     rows = re.findall(r"^((?:``\w+``(?:, )?)+) +(version|failures|resource) ", text, re.MULTILINE)
