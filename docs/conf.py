@@ -20,7 +20,7 @@ author = "the authors of dogpile_fs"
 version = release = VERSION
 language = "en"
 
-extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "links", "names"]
+extensions = ["sphinx.ext.autodoc", "sphinx_copybutton", "links", "names", "words"]
 exclude_patterns = ["_build", "_ext"]
 
 nitpicky = True
