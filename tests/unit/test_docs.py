@@ -35,6 +35,8 @@ from tests.support.processes import PATIENCE
 ROOT = Path(__file__).parents[2]
 
 _BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?: {4}.*\n|\n)+)", re.MULTILINE)
+#: A table, with the width of its first column.
+_TABLE = re.compile(r"^(=+ +)=[= ]*\n(?:.+\n)+?=[= ]+(?=\n\n|\n?\Z)", re.MULTILINE)
 #: What is shown and not run: crontabs, which a test of their own reads, and command lines of servers.
 _NOT_RUN = ("text",)
 _AS_PRINTED = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -215,6 +217,18 @@ def test_a_telephone_shows_the_text_of_the_diagrams_at_nine_pixels_or_more() -> 
     program = runpy.run_path(str(ROOT / "docs" / "diagrams" / "draw.py"))
     sizes = [int(size) for size in re.findall(r"font(?:-size)?:(\d+)px", program["_STYLE"])]
     assert min(sizes) * 358 / program["WIDTH"] >= 9  # 358 of 390 pixels are left beside the margins
+
+
+def test_no_row_of_a_table_begins_in_the_middle_of_a_cell() -> None:
+    """In these tables each line with text in the first column begins a row; the cell above cannot go on there."""
+    found = []
+    folders = ("docs", "benchmarks", "examples", "tests")
+    for page in [*ROOT.glob("*.rst"), *(page for folder in folders for page in (ROOT / folder).rglob("*.rst"))]:
+        for table in _TABLE.finditer(page.read_text()):
+            second = len(table[1])
+            lines = [line for line in table[0].splitlines()[1:-1] if line[:second].strip(" =")]
+            found += [f"{page.relative_to(ROOT)}: {line}" for line in lines if not line[second:].strip()]
+    assert not found, "\n".join(found)
 
 
 def test_the_page_of_the_sidecar_has_all_fields() -> None:
