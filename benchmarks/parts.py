@@ -27,6 +27,8 @@ from dogpile_fs._os import byterange  # noqa: E402
 
 _LOOPS, _ROUNDS = 4000, 60
 _CREATIONS = 300
+#: Passes in each round that come _GAP seconds after the one before, and seconds until a sidecar counts as settled.
+_SELDOM, _GAP, _UNSETTLED = 20, 0.011, 3.1
 
 
 def main() -> None:
@@ -85,7 +87,11 @@ def _parts(place: str) -> dict[str, Callable[[int], float]]:
         "Dogpile passed": "with dogpile.acquire(creator): pass",
         "SyncReaderDogpile passed": "with reader.acquire(creator): pass",
     }
-    return {"an empty loop": _timed("pass", given)} | {name: _timed(s, given) for name, s in statements.items()}
+    parts = {"an empty loop": _timed("pass", given)} | {name: _timed(s, given) for name, s in statements.items()}
+    time.sleep(_UNSETTLED)
+    for kind in (dogpile, reader):
+        parts[f"{type(kind).__name__} passed, {_GAP * 1e3:.0f} ms after the last pass"] = _seldom(kind)
+    return parts
 
 
 class _Empty:
@@ -103,6 +109,22 @@ def _timed(statement: str, given: dict[str, Any]) -> Callable[[int], float]:
     loop = f" for _ in range(n):\n  {statement}\n"
     exec(f"def timed(n):\n begin = perf_counter()\n{loop} return perf_counter() - begin", names)
     timed: Callable[[int], float] = names["timed"]
+    return timed
+
+
+def _seldom(dogpile: Dogpile) -> Callable[[int], float]:
+    """Return a function that times passes which come so seldom that the guard of the last one is over."""
+
+    def timed(n: int) -> float:
+        spent = 0.0
+        for _ in range(_SELDOM):
+            time.sleep(_GAP)
+            begin = perf_counter()
+            with dogpile.acquire(lambda: None):
+                pass
+            spent += perf_counter() - begin
+        return spent / _SELDOM * n
+
     return timed
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from fcntl import LOCK_SH, LOCK_UN, flock
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from benchmarks.contenders import elections, peers
@@ -15,12 +16,13 @@ from dogpile_fs import Datafile, Dogpile, SyncReaderDogpile
 
 __all__ = ["NAMES", "PLAIN", "application"]
 
-PLAIN, DATAFILE = "no lock", "Datafile.open"
+PLAIN, BARE, DATAFILE = "no lock", "bare flock, shared and unlock", "Datafile.open"
 NAMES = {
     "/plain": PLAIN,
     "/dogpile": peers.DOGPILE,
     "/reader": peers.READER,
     "/datafile": DATAFILE,
+    "/flock": BARE,
     "/over-filelock": peers.OVER_FILELOCK,
     "/filelock-rw": peers.FILELOCK_RW,
 }
@@ -39,6 +41,7 @@ def _readers(path: str) -> dict[str, Callable[[], bytes]]:
     reader = SyncReaderDogpile(_HOUR, path)
     datafile = Datafile(path, _HOUR, lambda target: creator())
     once = elections.ELECTIONS[peers.OVER_FILELOCK].open(path, creator, _HOUR)
+    locked = os.open(path, os.O_RDONLY)
     reading = peers.READ_WRITE[peers.FILELOCK_RW].open(path)[0]
 
     def by_dogpile() -> bytes:
@@ -53,6 +56,13 @@ def _readers(path: str) -> dict[str, Callable[[], bytes]]:
         with datafile.open() as file:
             return file.read()
 
+    def by_flock() -> bytes:
+        flock(locked, LOCK_SH)
+        try:
+            return plain()
+        finally:
+            flock(locked, LOCK_UN)
+
     def over_filelock() -> bytes:
         once()
         return plain()
@@ -66,6 +76,7 @@ def _readers(path: str) -> dict[str, Callable[[], bytes]]:
         "/dogpile": by_dogpile,
         "/reader": by_reader,
         "/datafile": by_datafile,
+        "/flock": by_flock,
         "/over-filelock": over_filelock,
         "/filelock-rw": by_filelock_rw,
     }
