@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -46,11 +47,16 @@ def rename_to_free_name(new: str, path: str) -> None:
 
 def _renameat2(one: str, other: str, flag: int) -> None:
     arguments = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), flag)
-    number = None if hasattr(_libc(), "renameat2") else _RENAMEAT2.get(os.uname().machine)
+    number = None if hasattr(_libc(), "renameat2") else _renameat2_number()
     if number is None:
         _call("renameat2", *arguments)
     else:
         _call("syscall", number, *arguments)
+
+
+def _renameat2_number() -> int | None:
+    """Return the call's number, if it is known: a program of 32 bits has others than its machine of 64."""
+    return _RENAMEAT2.get(os.uname().machine) if sys.maxsize > 1 << 32 else None
 
 
 def sync_file_range(fd: int, flags: int) -> None:
@@ -65,7 +71,9 @@ def hole_puncher(fd: int, offset: int, length: int) -> Callable[[], int]:
 
     It is one call of C code, into which no signal handler comes, and its result is for :func:`checked`.
     """
-    function, c_int64 = getattr(_libc(), "fallocate", None), _ctypes().c_int64
+    # glibc's fallocate takes numbers of 32 bits in a program of 32 bits; musl has no other one, and takes 64.
+    function = getattr(_libc(), "fallocate64", None) or getattr(_libc(), "fallocate", None)
+    c_int64 = _ctypes().c_int64
     if function is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     how = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE

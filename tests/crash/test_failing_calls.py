@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import random
 import sys
 from collections import Counter
@@ -12,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import machine
 from tests.support.failing import Outcome, calls_of, met
 from tests.support.faults import CANNOT_FAIL, ERRORS
 from tests.support.ptracing import NotTraceable
 from tests.support.scenes import SCENES
 
 pytestmark = pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="ptrace(2) and registers as Linux has them"
+    (sys.platform, machine.NAME) != ("linux", "x86_64"), reason="ptrace(2) and registers as Linux has them"
 )
 
 #: From 100 rounds on every call fails once; below, only every so many.

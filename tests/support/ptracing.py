@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import struct
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from . import machine
 from .processes import PATIENCE
 
 __all__ = ["BEGIN", "Call", "Ended", "NotTraceable", "Tracee", "mark"]
@@ -66,7 +66,7 @@ class Call:
     @property
     def is_mark(self) -> bool:
         """Whether :func:`mark` makes this call. True only where :meth:`Tracee.fail` works, too."""
-        return (self.number, self.arguments[2]) == (_TGKILL, signal.SIGSTOP) and platform.machine() == "x86_64"
+        return (self.number, self.arguments[2]) == (_TGKILL, signal.SIGSTOP) and machine.NAME == "x86_64"
 
 
 class Tracee:
@@ -166,8 +166,8 @@ class Tracee:
         return info.raw[0], Call(number, tuple(arguments))
 
     def _poke(self, register: int, value: int) -> None:
-        if platform.machine() != "x86_64":
-            raise NotTraceable(f"the registers of {platform.machine()} are not known here")
+        if machine.NAME != "x86_64":
+            raise NotTraceable(f"the registers of {machine.NAME} are not known here")
         _ptrace(_POKEUSER, self.pid, register, value)
 
 

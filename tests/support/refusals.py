@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 
 import pytest
+
+from . import machine
 
 __all__ = ["refuse_calls", "skip_unless_refusable"]
 
@@ -28,13 +29,13 @@ class _Program(ctypes.Structure):
 
 
 def skip_unless_refusable() -> None:
-    if platform.machine() not in _NUMBERS or not os.path.exists("/proc/sys/kernel/seccomp"):
+    if machine.NAME not in _NUMBERS or not os.path.exists("/proc/sys/kernel/seccomp"):
         pytest.skip("needs seccomp(2), on x86-64 or ARM")
 
 
 def refuse_calls(**errors: int) -> None:
     """Let each call of these names fail with the given error from now on."""
-    numbers = _NUMBERS[platform.machine()]
+    numbers = _NUMBERS[machine.NAME]
     instructions = [struct.pack("HBBI", _LOAD, 0, 0, 0)]
     for name, code in errors.items():
         for number in numbers[name]:

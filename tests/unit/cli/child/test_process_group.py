@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ import time
 import pytest
 
 from dogpile_fs.cli.child.process_group import ProcessGroup
+from tests.support import machine
 from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc, as Linux has it")
@@ -35,7 +35,7 @@ def forked(*, leave_a_thread: bool) -> int:
             os.write(write, b"x")
             if leave_a_thread:
                 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-                ctypes.CDLL(None).syscall(_EXIT_OF_A_THREAD[platform.machine()], 0)
+                ctypes.CDLL(None).syscall(_EXIT_OF_A_THREAD[machine.NAME], 0)
         finally:
             os._exit(0)
     os.close(write)
@@ -44,7 +44,7 @@ def forked(*, leave_a_thread: bool) -> int:
     return child
 
 
-@pytest.mark.skipif(platform.machine() not in _EXIT_OF_A_THREAD, reason="the number of exit(2) is not known")
+@pytest.mark.skipif(machine.NAME not in _EXIT_OF_A_THREAD, reason="the number of exit(2) is not known")
 def test_a_process_whose_first_thread_has_ended_runs_as_long_as_another_does() -> None:
     child = forked(leave_a_thread=True)
     try:
