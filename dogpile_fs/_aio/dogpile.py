@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from .._dogpile.dogpile import Created, Found
-    from .._dogpile.host_election import Wanted
+    from .._dogpile.host_fetcher import Wanted
     from .._dogpile.new_versions import Subscription
     from .._dogpile.origin import Origin
 

@@ -39,7 +39,8 @@ from .target import Target
 if TYPE_CHECKING:
     from .._dogpile.engine import Engine
     from .._dogpile.head import Blob
-    from .._dogpile.host_election import Publish, Wanted
+    from .._dogpile.host_election import Publish
+    from .._dogpile.host_fetcher import Wanted
     from .._sidecar.record import Record
 
 __all__ = ["MOST_BUILDS", "Builder", "Creator", "Replica", "Validator"]

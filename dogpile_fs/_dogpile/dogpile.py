@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar  # type checkers know it; typing's has no default before 3.13
 
-    from .host_election import Replica, Wanted
+    from .host_fetcher import Replica, Wanted
     from .new_versions import Subscription
     from .origin import Origin
 
