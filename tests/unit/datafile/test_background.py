@@ -54,12 +54,13 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    before = _own_threads()  # of earlier tests of this process: one that listens to hints ends at the next hint
     yield
-    wait_for(lambda: not _own_threads(), "the end of all threads")
+    wait_for(lambda: not _own_threads() - before, "the end of all threads")
 
 
-def _own_threads() -> list[str]:
-    return [each.name for each in threading.enumerate() if each.name.startswith("dogpile_fs")]
+def _own_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name.startswith("dogpile_fs")}
 
 
 def contents(datafile: Datafile) -> str:
