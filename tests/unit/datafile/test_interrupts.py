@@ -1,6 +1,6 @@
 """An exception at any instruction of a call leaves no lock held, no reader inside, and no file for good.
 
-The mechanism is that of tests/unit/locks/test_interrupts.py. The points of a call are counted by a first run.
+The mechanism is that of tests/unit/locks/test_interrupts.py.
 """
 
 from __future__ import annotations
@@ -245,19 +245,18 @@ def test_an_exception_at_any_point_of_a_call_leaves_no_lock_and_no_reader(
     subject.prepare()
     subject.call()  # imports and all that is made once are done
     subject.prepare()
-    counting = Injection(error, 0)
+    counting = Injection(error, None)
     with counting:
         subject.call()
-    for at in _points(counting.points):
+    reached = []
+    for at in counting.points[::STRIDE]:
         subject.prepare()
         injection = Injection(error, at)
         with suppress(Interrupt, MemoryError), injection:
             subject.call()
         for number, check in enumerate(subject.checks):
             assert check(), f"check {number} after {error.__name__} at point {at}, in {injection.where}"
-    print(f"{name}: {counting.points} points")
-    assert counting.points > 10
-
-
-def _points(count: int) -> Iterator[int]:
-    yield from range(1, count + 1, STRIDE)
+        reached.append(bool(injection.where))
+    print(f"{name}: {len(counting.points)} points, {sum(reached)} of {len(reached)} reached")
+    assert len(counting.points) > 10
+    assert any(reached)
