@@ -40,12 +40,16 @@ def ask(port: int, target: str, request: str, timeout: float = 60) -> tuple[int,
 
 
 class Crowd:
-    """Run *clients* threads that send requests until the ``with`` block ends, at most *requests* each."""
+    """Run *clients* threads that send requests until the ``with`` block ends, at most *requests* each.
 
-    def __init__(self, port: int, clients: int = 8, requests: int = 10_000) -> None:
+    After each answer they pause for so many seconds.
+    """
+
+    def __init__(self, port: int, clients: int = 8, requests: int = 10_000, pause: float = 0) -> None:
         self.answers: list[Answer] = []
         self._port = port
         self._requests = requests
+        self._pause = pause
         self._home = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(f"client{number}",), daemon=True)
@@ -70,6 +74,8 @@ class Crowd:
                 self._home.wait(0.01)
             answer = Answer(request, sent, time.monotonic_ns(), status, failure)
             self.answers.append(answer)
+            if self._pause:
+                self._home.wait(self._pause)
 
     def __enter__(self) -> Self:
         for thread in self._threads:

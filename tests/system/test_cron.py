@@ -103,7 +103,7 @@ class Home:
 
 
 class Visitors:
-    """Threads that ask for the report, again and again, until the ``with`` block ends."""
+    """Threads that ask for the report, read for a moment, and ask again, until the ``with`` block ends."""
 
     def __init__(self, port: int, count: int = 4) -> None:
         self.faults: list[str] = []
@@ -127,6 +127,7 @@ class Visitors:
                     self.faults.append(f"{status}: {page}")
             except (OSError, ValueError, KeyError) as error:
                 self.faults.append(repr(error))
+            self._home.wait(0.02)
 
     def have_all_seen(self, name: str) -> bool:
         """Return whether each of them got a report that lists the directory *name*."""

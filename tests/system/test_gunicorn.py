@@ -28,6 +28,8 @@ from tests.support.places import ours_in
 
 EXPIRE = 1.0  # seconds
 EXPIRIES = 5
+#: Seconds between a client's requests. Eight clients still keep a reader inside, and leave time for the creators.
+PAUSE = 0.02
 PACKAGES = ("asyncio", "email", "encodings", "unittest")
 PATIENCE = 150.0  # seconds; the machine may be busy with other tests
 
@@ -99,7 +101,7 @@ def run(directory: Path, options: list[str], preload: bool) -> Run:
     history = History(directory / "record")
     with Gunicorn(["--workers", "4", *options], settings, directory / "log") as server:
         try:
-            with Crowd(server.port, clients=8) as crowd:
+            with Crowd(server.port, clients=8, pause=PAUSE) as crowd:
                 history.wait(more_than(2, "creation-end"), PATIENCE, "2 expiries")
                 kills = kill_one_in_a_creation(history)
                 history.wait(more_than(EXPIRIES, "creation-end"), PATIENCE, f"{EXPIRIES} expiries")
