@@ -125,7 +125,11 @@ def gone(pid: int) -> bool:
 
 @pytest.fixture(scope="session")
 def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bytecode")
+    """One directory of compiled modules for all test modules that import this fixture, and for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bytecode"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory
 
 
 @pytest.fixture
