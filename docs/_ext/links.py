@@ -41,6 +41,7 @@ INCLUDED = {
     "tests/campaign/model/README.rst": "models",
 }
 
+_PAGE = re.compile(r"docs/[\w/]+\.rst")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|#|//")
 
 
@@ -54,11 +55,17 @@ class InnerLinks(SphinxTransform):
             uri = reference.get("refuri", "")
             if uri and not _SCHEME.match(uri):
                 self._replace(reference, uri)
+        # A docstring names a page by its file: it has no links that hold in an editor and on the site.
+        here = Path(self.env.srcdir, self.env.docname).parent
+        for docstring in self.document.findall(addnodes.desc_content):
+            for literal in list(docstring.findall(nodes.literal)):
+                if _PAGE.fullmatch(literal.astext()):
+                    self._replace(literal, os.path.relpath(ROOT / literal.astext(), here))
         for target in list(self.document.findall(nodes.target)):
             if (uri := target.get("refuri", "")) and not _SCHEME.match(uri):
                 target.parent.remove(target)
 
-    def _replace(self, reference: nodes.reference, uri: str) -> None:
+    def _replace(self, reference: nodes.reference | nodes.literal, uri: str) -> None:
         path, _, anchor = uri.partition("#")
         file = self._file(path)
         if file is None or anchor:
