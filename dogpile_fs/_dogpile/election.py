@@ -312,6 +312,9 @@ class Acquisition(Guard):
         if self.creator is None:
             return False
         if self._is_backing_off():
+            with suppress(LockFileError):
+                if self.must_create and self.scope.mutex.locked():  # by a forced creation
+                    self.outcome = Outcome.creating
             return False
         if not self.must_create:
             if monotonic() < shared.next_election:

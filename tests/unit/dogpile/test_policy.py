@@ -107,6 +107,23 @@ def test_refresh_always_raises_and_the_next_one_backs_off(path: str) -> None:
     assert (status.failures, status.failures_total, status.failed_at, status.retry_at) == (0, 1, None, None)
 
 
+def test_refresh_says_that_another_creates_also_within_the_backoff(path: str) -> None:
+    """A forced creation does not wait for the end of the backoff."""
+    datafile = Datafile(path, 3600, Flaky(None, ZeroDivisionError()), backoff=LATER)
+    datafile.refresh()
+    expire(datafile)
+    with pytest.raises(ZeroDivisionError):
+        datafile.refresh()
+    found: list[Outcome] = []
+
+    def creator(target: str) -> None:
+        found.append(datafile.refresh())
+        Path(target).write_text("forced")
+
+    assert Datafile(path, 3600, creator, backoff=LATER).refresh(force=True)
+    assert found == [Outcome.creating]
+
+
 def test_where_there_is_nothing_a_caller_gets_the_error_and_the_next_ones_creation_failed(path: str) -> None:
     error = ZeroDivisionError("away")
     creator = Flaky(error)
