@@ -23,6 +23,7 @@ from .._dogpile.key_scope import Keys
 from .._layout import KIND_KEPT, KIND_NEW, TEMP_PREFIX, temp_affixes
 from .._locks.key_mutex import shard_for_removal
 from .._os import replace
+from .._os.filesystem import look_anew
 from .._os.waiting import checked_seconds
 from .._sidecar.fingerprint import fingerprint_at
 from .._sidecar.record import MISSING, Record
@@ -127,6 +128,7 @@ class _Pruning:
         try:
             if not mutex.acquire(wait=False, taker=taker):
                 return False
+            look_anew(self._pattern.records_path, os.path.dirname(path))
             known = record.read().record
             if self._found(name, known).at != found.at or not self._is_anything(path, known):
                 return False

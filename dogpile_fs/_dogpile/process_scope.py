@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 
 from .._layout import JOURNAL_SUFFIX, LOCK_SUFFIX, RWLOCK_SUFFIX, SIDECAR_SUFFIX
 from .._locks.mutex import FileMutex
 from .._locks.threads import BorrowedMutex, LockLike
 from .._os import fork
-from .._os.filesystem import is_on_disk
+from .._os.filesystem import look_anew
 from .._os.waiting import Deadline
 from .._os.watch import wait_for_change
 from .._sidecar.file import Sidecar
@@ -96,14 +95,7 @@ class ProcessScope:
         self._record.let_go()
 
     def look_anew(self) -> None:
-        # On NFS, the system may answer a read with what was there seconds ago. To open a file or a directory asks
-        # the server: what is in the sidecar, and which file each name in the directory means.
-        with suppress(OSError):
-            if is_on_disk(os.stat(os.path.dirname(self._records_path))):
-                return
-        for path in (self._records_path, os.path.dirname(self.path)):
-            with suppress(OSError):
-                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+        look_anew(self._records_path, os.path.dirname(self.path))
 
     @property
     def _records_path(self) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from contextlib import suppress
 
-__all__ = ["DELEGATES", "is_on_disk", "kind_of", "loses_locks", "read_from_server"]
+__all__ = ["DELEGATES", "is_on_disk", "kind_of", "look_anew", "loses_locks", "read_from_server"]
 
 #: Kinds that refuse a lease as if a process had the file open, when the server has not delegated the file.
 DELEGATES = frozenset({"nfs", "nfs4", "cifs", "smb3"})
@@ -23,6 +24,21 @@ _MOST_KNOWN = 1024
 def is_on_disk(found: os.stat_result) -> bool:
     """Return whether a file is on a device of this host; False also for a tmpfs and the like."""
     return os.major(found.st_dev) != 0
+
+
+def look_anew(file: str, directory: str) -> None:
+    """Have the next reads of *file*, and of the names in *directory*, show what other hosts have changed there.
+
+    On NFS, the system may answer a read with what was there seconds ago. To open a file or a directory asks the
+    server: what is in the file, and which file each name in the directory means. Where *file* is on a disk of this
+    host, that is not done.
+    """
+    with suppress(OSError):
+        if is_on_disk(os.stat(os.path.dirname(file))):
+            return
+    for path in (file, directory):
+        with suppress(OSError):
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def loses_locks(fd: int, identity: tuple[int, int]) -> bool:

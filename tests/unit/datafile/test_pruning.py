@@ -156,6 +156,25 @@ def test_a_creator_that_prunes_keeps_its_own_key(files: Datafiles, tmp_path: Pat
     assert files["b"].refresh() == Outcome.fresh
 
 
+def test_a_key_that_another_host_has_just_created_stays(files: Datafiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS, a system may show its callers the old record and the old file until one of them opens both."""
+    created_at(files, "a", 1000)
+    (found,) = pruning._Pruning(files._keys).look()
+    asked: list[str] = []
+
+    def look_anew(file: str, directory: str) -> None:
+        asked.extend((file, directory))
+        monkeypatch.undo()
+
+    files["a"].refresh(force=True)
+    monkeypatch.setattr(pruning._Pruning, "look", lambda self: [found])
+    monkeypatch.setattr(pruning._Pruning, "_found", lambda self, name, record: found)
+    monkeypatch.setattr(pruning, "look_anew", look_anew)
+    assert files.prune(older_than=1800) == 0
+    assert asked == [files._keys.pattern.records_path, os.path.dirname(files["a"].path())]
+    assert files["a"].refresh() == Outcome.fresh
+
+
 def test_a_reader_keeps_what_it_has_opened(files: Datafiles) -> None:
     with files["a"].open() as file:
         assert files.prune(older_than=0) == 1

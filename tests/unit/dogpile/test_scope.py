@@ -494,6 +494,6 @@ def test_a_caller_that_is_elected_asks_the_server_of_nfs_for_the_record(
     monkeypatch.setattr(Sidecar, "read", from_what_is_kept)
     monkeypatch.setattr(Sidecar, "peek", from_what_is_kept)
     monkeypatch.setattr(os, "open", open_at_the_server)
-    monkeypatch.setattr("dogpile_fs._dogpile.process_scope.is_on_disk", lambda found: False)
+    monkeypatch.setattr("dogpile_fs._os.filesystem.is_on_disk", lambda found: False)
     assert there.refresh(lambda: pytest.fail("created once more")) == "fresh"
     assert kept == []
