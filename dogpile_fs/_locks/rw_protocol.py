@@ -16,6 +16,8 @@ overlapping cannot keep a writer out. A writer that has locked the pending byte 
 it until they are inside: writers that follow each other cannot keep a reader out.
 It does so once: readers that come meanwhile cannot make a slow writer do it again. The kernel gives back all locks
 when their process dies, so there is nothing to repair.
+
+On NFS, where a flock is a lock on all bytes of the file, readers take that one alone.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import portalocker
 
 from .._layout import RWLOCK_SUFFIX
 from .._os import byterange
+from .._os.filesystem import loses_locks
 from .._os.openfile import OpenFile
 from .._os.waiting import NOW, Deadline, wait_until
 from ..errors import LockFileError, os_errors_as
@@ -107,7 +110,9 @@ def wait_as_reader(open_file: OpenFile, deadline: Deadline, *, behind_writers: b
     :returns: False if *deadline* came first; then *open_file* must be closed.
     :raises LockFileError: if the system refuses a lock.
     """
-    if not behind_writers:
+    # On NFS a flock is a lock on all bytes: a writer that has the pending byte would wait for the reader that has
+    # the other one, and waits for the first. Without them writers have no preference there.
+    if not behind_writers or loses_locks(open_file.fd, open_file.identity):
         return _lock_file(open_file, portalocker.LOCK_SH, deadline)
     with os_errors_as(LockFileError, open_file.path, "lock"):
         if (

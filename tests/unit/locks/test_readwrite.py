@@ -12,6 +12,8 @@ from types import FrameType
 import pytest
 
 from dogpile_fs import LockTimeout, NotHeld, ReadWriteFileLock, WouldDeadlock
+from dogpile_fs._locks import rw_protocol
+from dogpile_fs._os import byterange
 from tests.support.processes import wait_for
 
 
@@ -263,3 +265,23 @@ def test_a_pickled_copy_names_the_same_file_and_holds_nothing(path: str) -> None
         with pytest.raises(NotHeld):
             copy.release_write_lock()
     assert path in repr(lock)
+
+
+def test_on_nfs_a_reader_that_waits_has_locked_no_byte(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a flock is a lock on all bytes: a writer would wait for that byte, and the reader for the writer."""
+    monkeypatch.setattr(rw_protocol, "loses_locks", lambda fd, identity: True)
+    lock, other = ReadWriteFileLock(path), ReadWriteFileLock(path)
+    entered = threading.Event()
+
+    def read() -> None:
+        with other.read():
+            entered.set()
+
+    with lock.write():
+        thread = threading.Thread(target=read)
+        thread.start()
+        with open(path, "rb") as file:
+            assert not entered.wait(0.1)
+            assert not byterange.is_share_locked(file.fileno(), rw_protocol._WAITING_READERS)
+    thread.join(60)
+    assert entered.is_set()
