@@ -28,6 +28,7 @@ from .._dogpile.policy import DEFAULT, Backoff, Policy
 from .._dogpile.stamp import Stamp
 from .._layout import KIND_DIRECTORY, KIND_DROPPED, KIND_NEW, TEMP_PREFIX
 from .._os import fsync, mounts, permissions, replace, trust
+from .._os.filesystem import has_local_directory_locks
 from .._os.openfile import OpenFile
 from .._os.paths import realpath
 from .._os.waiting import INHERIT, Deadline, Timeout
@@ -229,7 +230,12 @@ class DataDirectory(Resource[str]):
         is_old = False
         try:
             with suppress(OSError):  # then that cannot be told
-                is_old = held.fd >= 0 and not self._is_current(held)  # a forked child has lost it
+                # On NFS only a creator removes versions: this host may not know yet which is the current one.
+                is_old = (
+                    held.fd >= 0  # a forked child has lost it
+                    and not self._is_current(held)
+                    and not has_local_directory_locks(held.fd, held.identity)
+                )
         finally:
             held.close()
         if is_old and self._creator is not None:
@@ -320,6 +326,9 @@ class DataDirectory(Resource[str]):
         try:
             with closing(version):
                 identity = version.identity
+                # Where readers of other hosts may be in it, unseen, it stays until the next swap.
+                is_spared = has_local_directory_locks(version.fd, identity)
+                spared = realpath(destination) if is_spared else ""
                 self._complete(version, target)
                 name = target = self._moved_beside(version, target, destination)
                 self._refuse_if_lost(destination, swaps=True)
@@ -342,7 +351,7 @@ class DataDirectory(Resource[str]):
             raise
         if self._durable:
             fsync.sync_directory(os.path.dirname(destination))
-        self._remove_unwanted(history, self._keep)
+        self._remove_unwanted(history, self._keep, spared)
         return Stamp(fingerprint)
 
     def _complete(self, version: OpenFile, target: str) -> None:
@@ -389,8 +398,12 @@ class DataDirectory(Resource[str]):
         names, dropped = self._names(KIND_DIRECTORY, destination), self._names(KIND_DROPPED, destination)
         return DirectoryHistory(destination, names, dropped, listing)
 
-    def _remove_unwanted(self, history: DirectoryHistory | None = None, keep: int | None = None) -> None:
+    def _remove_unwanted(
+        self, history: DirectoryHistory | None = None, keep: int | None = None, spared: str = ""
+    ) -> None:
         """Remove the dropped versions, and the earlier ones beyond the last *keep*, that no reader is in.
+
+        The one at the path *spared* stays.
 
         An error is ignored: the caller has a version in place, and the next creation tries again.
         """
@@ -398,7 +411,8 @@ class DataDirectory(Resource[str]):
             destination = self._destination()
             earlier, dropped = (history or self._history(destination, self._listing(destination))).old()
             for path in (earlier[keep:] if keep is not None else []) + dropped:
-                self._remove(path)
+                if path != spared:
+                    self._remove(path)
 
     def _remove(self, leftover: str) -> None:
         try:

@@ -23,6 +23,7 @@ from typing import Self
 
 from .._layout import hidden_directory_name, is_hidden_directory
 from .._os import permissions, trust
+from .._os.filesystem import has_local_directory_locks
 from .._os.openfile import OpenFile
 from .._os.permissions import Permissions
 from .._os.waiting import Deadline, wait_until
@@ -121,8 +122,11 @@ def _is_removed(open_file: OpenFile) -> bool:
 
     Then its lock is lost: ``flock`` gives up the shared lock before it asks for the exclusive one. It is not taken
     again, or the last process would meet it and give up as well. Another process may have removed the
-    sub-directory since, and the one at its path may be new, and in use.
+    sub-directory since, and the one at its path may be new, and in use. On NFS it stays: another host may build in
+    it, whose lock is not seen here.
     """
+    if has_local_directory_locks(open_file.fd, open_file.identity):
+        return False
     try:
         flock(open_file.fd, LOCK_EX | LOCK_NB)
         if not open_file.is_at_its_path():

@@ -14,6 +14,7 @@ import os
 import stat
 from contextlib import closing, suppress
 from fcntl import LOCK_SH
+from itertools import pairwise
 
 from .._dogpile.key_pattern import KeyPattern
 from .._os import fsync, replace, trust
@@ -90,9 +91,7 @@ class KeyDirectory:
         :raises OSError: as ``mkdir(2)`` says.
         """
         self.make()
-        directory = self.pattern.fixed
-        for part in os.path.relpath(os.path.dirname(path), directory).split(os.sep):
-            parent, directory = directory, os.path.join(directory, part)
+        for parent, directory in pairwise(self.pattern.directories_to(path)):
             found = replace.lstat(directory)
             if found is None or not stat.S_ISDIR(found.st_mode):
                 self._make_inside(parent, directory)

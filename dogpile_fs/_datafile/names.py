@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -57,6 +58,6 @@ def names_in(directory: str, begin: str, *, needed: bool = False) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        if isinstance(error, PermissionError) and not needed:
-            return []
+        if error.errno == errno.ESTALE or (isinstance(error, PermissionError) and not needed):
+            return []  # the former: another host has removed it
         raise as_error(DatafileError, directory, "look into", error, reading=True) from error

@@ -128,7 +128,7 @@ class _Pruning:
         try:
             if not mutex.acquire(wait=False, taker=taker):
                 return False
-            look_anew(self._pattern.records_path, os.path.dirname(path))
+            look_anew(self._pattern.records_path, *self._pattern.directories_to(path))
             known = record.read().record
             if self._found(name, known).at != found.at or not self._is_anything(path, known):
                 return False
@@ -172,7 +172,7 @@ class _Pruning:
             try:
                 hidden = hidden_beside(os.path.join(directory, "-"))
             except DatafileError as error:  # also: another prune has removed it at this moment
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
                     raise
             for name in _listing(hidden):
                 if digest := _digest_in(name):

@@ -142,6 +142,13 @@ class KeyPattern:
         """Return the path of the file of the key with this *name*."""
         return os.path.join(self.fixed, shard_of(name), self.tail.replace(_PLACEHOLDER, name))
 
+    def directories_to(self, path: str) -> list[str]:
+        """Return the directories that lead to the file of a key at *path*, from the fixed part on."""
+        directories = [self.fixed]
+        for part in os.path.relpath(os.path.dirname(path), self.fixed).split(os.sep):
+            directories.append(os.path.join(directories[-1], part))
+        return directories
+
     def name_in(self, component: str) -> str | None:
         """Return the name of the key in the first *component* below a shard; ``None`` if it is no key's."""
         found = self._in_component.fullmatch(component)

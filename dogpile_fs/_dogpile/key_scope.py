@@ -107,6 +107,10 @@ class KeyScope(ProcessScope):
         return self._keys.pattern.records_path
 
     @property
+    def _directories(self) -> list[str]:
+        return self._keys.pattern.directories_to(self.path)
+
+    @property
     def journal(self) -> NoJournal:  # type: ignore[override]
         return _NO_JOURNAL
 

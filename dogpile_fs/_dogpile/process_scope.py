@@ -95,12 +95,17 @@ class ProcessScope:
         self._record.let_go()
 
     def look_anew(self) -> None:
-        look_anew(self._records_path, os.path.dirname(self.path))
+        look_anew(self._records_path, *self._directories)
 
     @property
     def _records_path(self) -> str:
         """The file that the record is in."""
         return self.sidecar.path
+
+    @property
+    def _directories(self) -> list[str]:
+        """Directories with names that other hosts may change, and that lead to the file at the path."""
+        return [os.path.dirname(self.path)]
 
     def fingerprint(self) -> Fingerprint | None:
         return self._record.fingerprint()

@@ -10,7 +10,15 @@ import mmap
 import os
 from contextlib import suppress
 
-__all__ = ["DELEGATES", "is_on_disk", "kind_of", "look_anew", "loses_locks", "read_from_server"]
+__all__ = [
+    "DELEGATES",
+    "has_local_directory_locks",
+    "is_on_disk",
+    "kind_of",
+    "look_anew",
+    "loses_locks",
+    "read_from_server",
+]
 
 #: Kinds that refuse a lease as if a process had the file open, when the server has not delegated the file.
 DELEGATES = frozenset({"nfs", "nfs4", "cifs", "smb3"})
@@ -26,17 +34,19 @@ def is_on_disk(found: os.stat_result) -> bool:
     return os.major(found.st_dev) != 0
 
 
-def look_anew(file: str, directory: str) -> None:
-    """Have the next reads of *file*, and of the names in *directory*, show what other hosts have changed there.
+def look_anew(file: str, *directories: str) -> None:
+    """Have the next reads of *file*, and of the names in *directories*, show what other hosts have changed there.
 
-    On NFS, the system may answer a read with what was there seconds ago. To open a file or a directory asks the
-    server: what is in the file, and which file each name in the directory means. Where *file* is on a disk of this
-    host, that is not done.
+    On NFS, the system may answer a read with what was there seconds ago, also that a name is missing. To open a
+    file or a directory asks the server: what is in the file, and what each name in the directory means. Where
+    *file* is on a disk of this host, that is not done.
+
+    :param directories: one that may have been missing comes after the one that it is in.
     """
     with suppress(OSError):
         if is_on_disk(os.stat(os.path.dirname(file))):
             return
-    for path in (file, directory):
+    for path in dict.fromkeys((os.path.dirname(file), *directories, file)):
         with suppress(OSError):
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
 
@@ -57,6 +67,14 @@ def loses_locks(fd: int, identity: tuple[int, int]) -> bool:
                 _known.clear()
             _known[identity] = known
     return known
+
+
+def has_local_directory_locks(fd: int, identity: tuple[int, int]) -> bool:
+    """Return whether other hosts may use the directory *fd*, and see no lock on it: NFS has none for directories.
+
+    :param identity: its device and its inode.
+    """
+    return loses_locks(fd, (identity[0], 0))  # one answer for all directories of a device, as they come and go
 
 
 def kind_of(fd: int) -> str | None:

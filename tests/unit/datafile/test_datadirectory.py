@@ -267,6 +267,20 @@ def test_the_version_of_a_reader_who_may_not_remove_it_goes_with_the_next_swap(
     assert hidden(path) == []
 
 
+def test_on_nfs_a_replaced_version_stays_until_the_next_swap_and_no_reader_removes_one(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader of another host has a lock that is not seen, and may take an old version for the current one."""
+    monkeypatch.setattr("dogpile_fs._datafile.datadirectory.has_local_directory_locks", lambda fd, identity: True)
+    datadir = versions(path, 1)
+    datadir.refresh(force=True)
+    assert hidden(path) == ["1"]
+    with datadir.open():
+        datadir.refresh(force=True)
+        assert hidden(path) == ["2"]
+    assert hidden(path) == ["2"]
+
+
 @both_layouts
 def test_the_version_of_a_killed_reader_goes_with_the_next_swap(
     path: str, record: Record, processes: Processes, layout: str

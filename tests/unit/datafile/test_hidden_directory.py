@@ -138,6 +138,13 @@ def test_it_is_removed_when_nothing_is_kept_in_it_and_no_process_uses_it(path: s
     assert not os.path.lexists(hidden(path))
 
 
+def test_on_nfs_it_stays_because_another_host_may_build_in_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks on directories are of one host alone there."""
+    monkeypatch.setattr("dogpile_fs._os.filesystem.loses_locks", lambda fd, identity: True)
+    Datafile(path, 3600, writing("new")).refresh()
+    assert os.listdir(hidden(path)) == []
+
+
 def test_of_two_that_leave_it_at_the_same_moment_the_last_one_removes_it(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -162,8 +163,8 @@ def test_a_key_that_another_host_has_just_created_stays(files: Datafiles, monkey
     (found,) = pruning._Pruning(files._keys).look()
     asked: list[str] = []
 
-    def look_anew(file: str, directory: str) -> None:
-        asked.extend((file, directory))
+    def look_anew(file: str, *directories: str) -> None:
+        asked.extend((file, *directories))
         monkeypatch.undo()
 
     files["a"].refresh(force=True)
@@ -171,8 +172,25 @@ def test_a_key_that_another_host_has_just_created_stays(files: Datafiles, monkey
     monkeypatch.setattr(pruning._Pruning, "_found", lambda self, name, record: found)
     monkeypatch.setattr(pruning, "look_anew", look_anew)
     assert files.prune(older_than=1800) == 0
-    assert asked == [files._keys.pattern.records_path, os.path.dirname(files["a"].path())]
+    shard = os.path.dirname(files["a"].path())
+    assert asked == [files._keys.pattern.records_path, os.path.dirname(shard), shard]
     assert files["a"].refresh() == Outcome.fresh
+
+
+def test_a_directory_that_another_host_has_removed_is_no_error(
+    files: Datafiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*arguments: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    created_at(files, "a", 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr("dogpile_fs._datafile.hidden_directory.open_directory", stale)
+        assert files.prune(older_than=3600) == 1
+    created_at(files, "b", 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr("dogpile_fs._datafile.names.os.listdir", stale)
+        assert files.prune(older_than=3600) == 1
 
 
 def test_a_reader_keeps_what_it_has_opened(files: Datafiles) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from dogpile_fs import Dogpile, FileMutex, PathError, ReadWriteFileLock
+from dogpile_fs import Datafiles, Dogpile, FileMutex, PathError, ReadWriteFileLock
 from dogpile_fs._dogpile.process_scope import ProcessScope
 from dogpile_fs._dogpile.resource_path import checked_resource
 from dogpile_fs._dogpile.thread_scope import ThreadScope
+from dogpile_fs._os.filesystem import look_anew
 from dogpile_fs._os.waiting import Deadline
 from dogpile_fs._sidecar.file import Sidecar
 from dogpile_fs._sidecar.journal import Entry
@@ -497,3 +498,32 @@ def test_a_caller_that_is_elected_asks_the_server_of_nfs_for_the_record(
     monkeypatch.setattr("dogpile_fs._os.filesystem.is_on_disk", lambda found: False)
     assert there.refresh(lambda: pytest.fail("created once more")) == "fresh"
     assert kept == []
+
+
+def test_a_key_whose_directory_was_missing_is_looked_for_from_the_fixed_part_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS, a system goes on to say that a directory is missing until the one above it is opened."""
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "dogpile_fs._dogpile.process_scope.look_anew", lambda file, *directories: asked.extend(directories)
+    )
+    files = Datafiles(tmp_path / "{key}" / "of" / "file", 3600, lambda key, target: Path(target).touch())
+    files["a"].refresh()
+    path = Path(files["a"].path())
+    assert asked == [str(each) for each in reversed(path.parents) if each.is_relative_to(tmp_path)]
+
+
+def test_a_name_that_is_missing_is_asked_for_once_its_directory_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, is_open = list[str](), os.open
+    monkeypatch.setattr("dogpile_fs._os.filesystem.is_on_disk", lambda found: False)
+
+    def note(name: str, *more: int) -> int:
+        opened.append(name)
+        return is_open(name, *more)
+
+    monkeypatch.setattr(os, "open", note)
+    look_anew(f"{tmp_path}/file", f"{tmp_path}", f"{tmp_path}/below")
+    assert opened == [f"{tmp_path}", f"{tmp_path}/below", f"{tmp_path}/file"]
