@@ -60,17 +60,23 @@ def _serve(lease: int) -> None:
     _mount("tmpfs", "none", Path("/var/lib/nfs"))
     for name in ("etab", "rmtab"):
         Path("/var/lib/nfs", name).touch()
+    Path("/var/lib/nfs/v4recovery").mkdir()  # the clients that may have their locks back after a restart
     _mount("nfsd", "none", Path("/proc/fs/nfsd"))
     for name in ("nfsv4leasetime", "nfsv4gracetime"):
         Path("/proc/fs/nfsd", name).write_text(f"{lease}\n")
     _mount("ext4", "/dev/ubda", Path("/mnt/share"))
     _run("rpc.mountd", "--no-nfs-version", "3")
     _run("exportfs", "-o", "rw,no_root_squash,fsid=0,no_subtree_check", "10.77.0.0/24:/mnt/share")
+    _start_server()
+
+
+def _start_server() -> None:
     _run("rpc.nfsd", "--no-nfs-version", "3", "4")
 
 
 def _main(role: str, address: str, options: str, lease: int) -> None:
     os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+    os.environ["TMPDIR"] = "/run"  # the only one of this guest's own; portalocker wants one
     for kind, target in (("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/run"), ("tmpfs", "/mnt")):
         _mount(kind, "none", Path(target))
     _run("hostname", role)
@@ -97,8 +103,16 @@ def _obey() -> None:
         time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
 
     def start(name: str, arguments: dict[str, Any]) -> None:
-        words = [sys.executable, "-m", f"{__package__}.worker", json.dumps(arguments)]
+        module = arguments.pop("module", "worker")
+        words = [sys.executable, "-m", f"{__package__}.{module}", json.dumps(arguments)]
         running[name] = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+
+    def restart(seconds: float) -> None:
+        _run("rpc.nfsd", "0")
+        record(what="server stopped")
+        time.sleep(seconds)
+        _start_server()
+        record(what="server started")
 
     def kill(name: str) -> None:
         record(what="signal", killed=name)
@@ -111,6 +125,7 @@ def _obey() -> None:
         "clock": clock,
         "step": step,
         "start": start,
+        "restart": restart,
         "kill": kill,
         "wait": wait,
     }

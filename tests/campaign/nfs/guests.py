@@ -95,10 +95,11 @@ class Guest:
         self.tell("start", worker, arguments)
 
     def wait(self, *names: str, patience: float = _PATIENCE) -> None:
-        """Wait until workers have ended."""
+        """Wait until workers have ended, well."""
         for name in names:
             self.tell("wait", name)
-            self.seen(patience, name=name)
+            status = self.seen(patience, name=name)["status"]
+            assert status == 0, f"worker {name} of {self.name} has ended with {status}"
 
     def seen(self, patience: float = _PATIENCE, **fields: Any) -> Record:
         """Wait for a record with these *fields*, and return the first."""
@@ -169,6 +170,10 @@ class Fleet:
     @property
     def b(self) -> Guest:
         return self._guests[2]
+
+    @property
+    def server(self) -> Guest:
+        return self._guests[0]
 
     @property
     def clients(self) -> list[Guest]:

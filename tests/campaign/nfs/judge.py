@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["MARGIN", "creations", "judge", "seconds_late"]
+__all__ = ["MARGIN", "creations", "judge", "pruned_too_early", "seconds_late", "writers_beside_readers"]
 
 #: Seconds by which the clocks of two guests may differ. Creations that overlap by less are not noticed.
 MARGIN = 0.1
@@ -70,3 +70,27 @@ def seconds_late(records: Sequence[Record], host: str, by: str) -> list[float | 
     return [
         next((max(0.0, at - end) for at, seen in reads if seen >= begin), None) for _version, begin, end in made
     ]
+
+
+def pruned_too_early(
+    keys: Sequence[Sequence[Record]], prunes: Sequence[Record], older_than: float
+) -> Iterator[str]:
+    """Yield each prune that removed more keys than were older than *older_than* seconds.
+
+    :param keys: the records of each key.
+    """
+    for prune in prunes:
+        ends = [[end for _version, _begin, end in creations(records) if end < prune["began"]] for records in keys]
+        old = sum(bool(each) and prune["began"] - max(each) > older_than - MARGIN for each in ends)
+        if prune["gone"] > old:
+            yield f"a prune removed {prune['gone']} keys at {prune['began']}, when {old} were old enough: {ends}"
+
+
+def writers_beside_readers(records: Sequence[Record]) -> Iterator[str]:
+    """Yield each writer that was inside beside another writer or a reader."""
+    wrote = [each for each in records if each["what"] == "wrote"]
+    for number, writer in enumerate(wrote):
+        for other in (*wrote[number + 1 :], *(each for each in records if each["what"] == "inside")):
+            both = min(writer["time"], other["time"]) - max(writer["came"], other["came"])
+            if both > MARGIN:
+                yield f"inside together for {both:.3f} s: {writer} and {other}"

@@ -7,13 +7,14 @@ import json
 import os
 import sys
 import time
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 from dogpile_fs import Datafile, FileMutex
 
 from .guest import MOUNT, RECORDS, record
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "version_in"]
 
 #: Bytes of a version's name, and how often a version repeats it: 256 KB in all.
 _LENGTH, _TIMES = 32, 8192
@@ -46,9 +47,11 @@ class Worker:
     ) -> None:
         self._name, self._by, self._seconds, self._pause = name, by, seconds, pause
         self._creates, self._until, self._waits = creates or 0.0, until, waits
-        creator = None if creates is None else self._create
-        self._datafile = Datafile(MOUNT / name, expires, creator, validate=self._validate)
+        self._resource = self._make(expires, None if creates is None else self._create)
         self._seen = ""
+
+    def _make(self, expires: float | None, creator: Callable[..., object] | None) -> Any:
+        return Datafile(MOUNT / self._name, expires, creator, validate=self._validate)
 
     def run(self) -> None:
         end, longest, calls = time.monotonic() + self._seconds, 0.0, 0
@@ -68,13 +71,16 @@ class Worker:
     def _create(self, target: str) -> None:
         version = f"{time.time_ns()}-{os.uname().nodename}-{os.getpid()}".ljust(_LENGTH, ".")
         self._record(what="begin", version=version)
+        self._build(target, version)
+        self._record(what="end", version=version)
+
+    def _build(self, target: str, version: str) -> None:
         with open(target, "w") as file:
             file.write(version * (_TIMES // 2))
             file.flush()
             if self._waits == "open":
                 self._work()
             file.write(version * (_TIMES // 2))
-        self._record(what="end", version=version)
 
     def _validate(self, _target: str) -> None:
         if self._waits == "made":
@@ -93,21 +99,21 @@ class Worker:
             with FileMutex(f"{MOUNT / self._name}.dogpile.lock"):
                 return
         if self._by in ("refresh", "force"):
-            outcome = self._datafile.refresh(force=self._by == "force")
+            outcome = self._resource.refresh(force=self._by == "force")
             self._record(what="refreshed", outcome=str(outcome))
             return
-        version = self._datafile.load(_version_in) if self._by == "load" else self._read()
+        version = self._resource.load(version_in) if self._by == "load" else self._read()
         if version != self._seen:
             self._seen = version
             self._record(what="read", version=version)
 
     def _read(self) -> str:
-        with self._datafile.open("rb") as file:
+        with self._resource.open("rb") as file:
             if self._by == "open":
-                return _version_in(file)
+                return version_in(file)
             try:
                 time.sleep(1.0)
-                return _version_in(file)
+                return version_in(file)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
@@ -115,7 +121,7 @@ class Worker:
                 return self._seen
 
 
-def _version_in(file: BinaryIO) -> str:
+def version_in(file: BinaryIO) -> str:
     data = file.read()
     version = data[:_LENGTH]
     return version.decode() if data == version * _TIMES else f"{len(data)} bytes that are none: {version!r}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.campaign.nfs.judge import judge, seconds_late
+from tests.campaign.nfs.judge import judge, pruned_too_early, seconds_late, writers_beside_readers
 
 A, B = {"host": "a", "pid": 2, "by": "open"}, {"host": "b", "pid": 3, "by": "open"}
 SOUND = [
@@ -44,3 +44,19 @@ def test_it_reports_nothing_where_nothing_is_wrong() -> None:
 )
 def test_it_reports_what_is_wrong(more: list[dict[str, Any]], expires: float, reported: str) -> None:
     assert reported in "".join(judge([*SOUND, *more], expires=expires))
+
+
+def test_it_reports_a_prune_that_removes_what_was_created_a_moment_ago() -> None:
+    prune = {**A, "what": "pruned", "began": 8.5, "time": 9.0, "gone": 1}
+    assert list(pruned_too_early([SOUND, []], [prune], 3.0)) == []
+    assert "when 0 were old enough" in "".join(pruned_too_early([SOUND, []], [prune], 4.0))
+    assert "when 1 were old enough" in "".join(pruned_too_early([SOUND, []], [{**prune, "gone": 2}], 3.0))
+
+
+def test_it_reports_a_writer_beside_a_reader_or_another_writer() -> None:
+    writer = {**A, "what": "wrote", "came": 1.0, "time": 2.0}
+    apart = [writer, {**B, "what": "inside", "came": 2.0, "time": 3.0}]
+    assert list(writers_beside_readers([*apart, {**B, "what": "inside", "came": 2.5, "time": 3.5}])) == []
+    for what in ("wrote", "inside"):
+        (found,) = writers_beside_readers([*apart, {**B, "what": what, "came": 0.5, "time": 1.5}])
+        assert "inside together for 0.500 s" in found
