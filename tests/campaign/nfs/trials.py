@@ -308,7 +308,7 @@ def restarted(fleet: Fleet, path: str, number: int, seconds: float) -> Found:
     yield "creations that went on over the stop", len(spanning)
     yield "of which were read", len(read.intersection(spanning))
     after = [begin for _version, begin, _end in creations(records) if begin > started]
-    yield "seconds from the start to the next creation", after[0] - started if after else float("inf")
+    yield from (("seconds from the start to the next creation", each - started) for each in after[:1])
 
 
 TRIALS: dict[str, Callable[[Fleet, str, int, float], Found]] = {
