@@ -125,9 +125,9 @@ def _is_removed(open_file: OpenFile) -> bool:
     sub-directory since, and the one at its path may be new, and in use. On NFS it stays: another host may build in
     it, whose lock is not seen here.
     """
-    if has_local_directory_locks(open_file.fd, open_file.identity):
-        return False
     try:
+        if has_local_directory_locks(open_file.fd, open_file.identity):
+            return False
         flock(open_file.fd, LOCK_EX | LOCK_NB)
         if not open_file.is_at_its_path():
             return True

@@ -112,9 +112,9 @@ def wait_as_reader(open_file: OpenFile, deadline: Deadline, *, behind_writers: b
     """
     # On NFS a flock is a lock on all bytes: a writer that has the pending byte would wait for the reader that has
     # the other one, and waits for the first. Without them writers have no preference there.
-    if not behind_writers or loses_locks(open_file.fd, open_file.identity):
-        return _lock_file(open_file, portalocker.LOCK_SH, deadline)
     with os_errors_as(LockFileError, open_file.path, "lock"):
+        if not behind_writers or loses_locks(open_file.fd, open_file.identity):
+            return _lock_file(open_file, portalocker.LOCK_SH, deadline)
         if (
             byterange.lock_until(byterange.shared, open_file.fd, _WAITING_READERS, deadline)
             and byterange.lock_until(byterange.shared, open_file.fd, _PENDING, deadline)
