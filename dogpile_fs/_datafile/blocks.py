@@ -169,13 +169,27 @@ def opened(
     """
     try:
         if mode == "rb" and encoding is errors is newline is None:
-            return _opened_for_bytes(path)
+            # What the built-in open does, but for its question whether the file is a terminal.
+            fd = open_at_once(path, os.O_RDONLY)
+            try:
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode):
+                    raise replace.no_regular_file(path, found)
+                raw = FileIO(fd)
+            except BaseException:
+                close_quietly(fd)
+                raise
+            raw.name = path
+            return BufferedReader(raw), found
         file: IO[Any] = open(path, mode, -1, encoding, errors, newline, True, open_at_once)  # noqa: SIM115
         try:
-            return file, _checked(path, file.fileno())
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise replace.no_regular_file(path, found)
         except BaseException:
             close(file)
             raise
+        return file, found
     except DatafileError:
         raise
     except FileNotFoundError as error:
@@ -184,27 +198,6 @@ def opened(
         if error.errno == errno.ESTALE:
             raise Vanished from error
         raise as_error(DatafileError, path, "open", error, reading=True) from error
-
-
-def _opened_for_bytes(path: str) -> tuple[BufferedReader, os.stat_result]:
-    """Do what the built-in ``open`` does, but for its question whether the file is a terminal."""
-    fd = open_at_once(path, os.O_RDONLY)
-    try:
-        found = _checked(path, fd)
-        raw = FileIO(fd)
-    except BaseException:
-        close_quietly(fd)
-        raise
-    raw.name = path
-    return BufferedReader(raw), found
-
-
-def _checked(path: str, fd: int) -> os.stat_result:
-    """:raises DatafileError: if *fd*, which was opened by *path*, is no regular file."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise replace.no_regular_file(path, found)
-    return found
 
 
 def close(file: IO[Any]) -> None:
