@@ -82,10 +82,10 @@ def test_the_readme_has_the_results() -> None:
         ),
         (
             "many_keys.rst",
-            "about half a millisecond",
-            0.0004,
+            "about 0.3 ms",
+            0.00025,
             lambda: figure(15, "Datafiles", "a key's first hit in a process", 100_000),
-            0.0006,
+            0.00035,
         ),
         (
             "cli.rst",
