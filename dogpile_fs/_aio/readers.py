@@ -70,6 +70,8 @@ async def writing(lock: Any, timeout: Timeout) -> AsyncIterator[None]:
     me, deadline = lone_holder(), deadline_of(timeout, lock.timeout)
     lock._refuse_to_wait_for_oneself(deadline, to_write=True, me=me)
     until, loop, task = _Cancellable(deadline), running_loop(), holds.current()
+    if task.runs is not None:
+        task = holds.Holder(task.thread, task.runs)  # of this wait alone
 
     def enter(work: Work[Any]) -> Any:
         hold = lock._enter_as_writer(until)
@@ -95,6 +97,8 @@ async def writing(lock: Any, timeout: Timeout) -> AsyncIterator[None]:
             hold = await work.result()
         except BaseException:
             until.is_cancelled = True
+            if task.runs is not None:
+                task.runs, task.thread = None, task  # the thread gives the lock back, and the task is not inside
             raise
     try:
         yield

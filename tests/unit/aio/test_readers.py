@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,7 +13,7 @@ import pytest
 import dogpile_fs
 from dogpile_fs import LockTimeout, WouldDeadlock
 from dogpile_fs.aio import SyncReaderDogpile
-from tests.support.processes import Processes, Record
+from tests.support.processes import PATIENCE, Processes, Record
 
 from .conftest import Run
 from .test_dogpile import is_at_once, nothing, until
@@ -122,6 +124,49 @@ def test_a_task_that_would_wait_for_itself_is_told(dogpile: SyncReaderDogpile, r
             with pytest.raises(WouldDeadlock):
                 async with dogpile.acquire():
                     pass
+
+    run(main)
+
+
+def test_a_task_whose_wait_to_write_was_cancelled_is_not_inside_while_the_lock_is_given_back(
+    dogpile: SyncReaderDogpile, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock: Any = dogpile._sync.readwritelock
+    kind = type(lock)
+    enter, leave = kind._enter_as_writer, kind._leave_as_writer
+    entered, cancelled, leaving, asked = (threading.Event() for _ in range(4))
+
+    def entering(self: Any, deadline: Any) -> Any:
+        hold = enter(self, deadline)
+        entered.set()
+        assert cancelled.wait(PATIENCE)
+        return hold
+
+    def left(self: Any, hold: Any) -> None:
+        leaving.set()
+        assert asked.wait(PATIENCE)
+        leave(self, hold)
+
+    async def main() -> None:
+        await dogpile.refresh(nothing)
+        monkeypatch.setattr(kind, "_enter_as_writer", entering)
+        monkeypatch.setattr(kind, "_leave_as_writer", left)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def cancel() -> None:
+                    await until(entered.is_set)
+                    scope.cancel()
+
+                tasks.start_soon(cancel)
+                async with dogpile.acquire_write_lock():
+                    raise AssertionError("it was cancelled")
+        cancelled.set()
+        await until(leaving.is_set)
+        assert lock._inside() == ""
+        asked.set()
+        async with dogpile.acquire(timeout=60):
+            pass
 
     run(main)
 
