@@ -111,7 +111,7 @@ class ReusableGuard(Guard):
     def is_good_again(self) -> bool:
         """Return whether it may be reused for another while, because the sidecar was looked at again."""
         snapshot = self._snapshot
-        if self._limit <= snapshot.until or not snapshot.is_unchanged():
+        if self._limit <= snapshot.until or not snapshot.is_unchanged(self.open_file.path):
             return False
         self.since, self.until = snapshot.since, min(snapshot.until, self._limit)
         return self.since < self.until

@@ -72,7 +72,7 @@ class Sidecar:
         :raises SidecarError: as :meth:`read` does.
         """
         last = self._last
-        return last if last.is_current() or last.is_unchanged() else self.read()
+        return last if last.is_current() or last.is_unchanged(self.path) else self.read()
 
     def last_read(self) -> float:
         """Return the wall-clock time at which the record was read or written last; 0 if nothing is kept of it."""

@@ -96,8 +96,8 @@ class Snapshot:
         except OSError:
             return False  # closed by a fork, or stale on a network
 
-    def is_unchanged(self) -> bool:
-        """Return whether the file at the path is the one that was read, and was not changed since.
+    def is_unchanged(self, path: str) -> bool:
+        """Return whether the file at *path* is the one that was read, and was not changed since.
 
         If it is, the snapshot is believed for another while.
         """
@@ -107,7 +107,7 @@ class Snapshot:
         open_file = self.open_file
         assert open_file is not None
         try:
-            found = os.lstat(open_file.path)
+            found = os.lstat(path)
             if found.st_ctime_ns != self.changed_ns or found.st_size != self.length:
                 return False
             # Another part of the program may have closed the descriptor, and its number may be another file's.

@@ -640,19 +640,10 @@ def test_under_gevent_greenlets_of_the_process_and_of_its_children_are_told(path
     script = """
 from gevent import monkey
 monkey.patch_all()
-import os, sys, threading, time
+import os, sys, time
 from dogpile_fs import Datafile
 def write(target):
     open(target, "w").close()
-def pauses():
-    (thread,) = (each for each in threading.enumerate() if each.name == "dogpile_fs")
-    with open(f"/proc/self/task/{thread.native_id}/status") as lines:
-        return [line for line in lines if line.startswith(("State", "voluntary"))]
-def wait_until_the_thread_waits():
-    seen = None
-    while seen != pauses() or "S (sleeping)" not in seen[0]:
-        seen = pauses()
-        time.sleep(0.1)
 report, calls = Datafile(sys.argv[1], None, write, durable=False), []
 report.on_new_version(lambda report: calls.append(report.version))
 def refreshed():

@@ -35,6 +35,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
+def _let_the_steady_clock_pass(seconds: float) -> None:
+    """Wait: slots and directories are looked at again by the clock that is never set."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.001)
+
+
 def never() -> None:
     raise AssertionError("it is fresh")
 
@@ -200,12 +207,33 @@ def test_a_reader_finds_within_10_ms_that_its_lock_file_was_replaced_though_the_
     guard = dogpile._shared.last_guard
     Path(path + ".other").touch()
     os.replace(path + ".other", path + RWLOCK_SUFFIX)
-    until = time.monotonic() + 2 * LOOK  # a slot asks the clock that is never set
-    while time.monotonic() < until:
-        time.sleep(0.001)
+    _let_the_steady_clock_pass(2 * LOOK)
     clock.now += LOOK
     with dogpile.acquire(never):
         assert dogpile._shared.last_guard is guard
         writer = SyncReaderDogpile(3600.0, path, timeout=0.0)
         with pytest.raises(TimeoutError), writer.acquire_write_lock():
             pass
+
+
+def test_a_caller_with_a_directory_finds_within_10_ms_that_its_path_leads_elsewhere(
+    tmp_path: Path, clock: Clock
+) -> None:
+    for name in ("a", "b", "coordination"):
+        (tmp_path / name).mkdir()
+    here = tmp_path / "here"
+    here.symlink_to("a")
+    dogpile = Dogpile(3600.0, here / "resource", directory=tmp_path / "coordination", init=True)
+    clock.now += 60.0
+    for _ in range(5):
+        clock.now += LOOK
+        with dogpile.acquire(never):
+            pass
+    here.unlink()
+    here.symlink_to("b")
+    _let_the_steady_clock_pass(2 * LOOK)
+    clock.now += LOOK
+    created = []
+    with dogpile.acquire(lambda: created.append(True)):
+        pass
+    assert created == [True]
